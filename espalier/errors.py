@@ -91,4 +91,8 @@ class NumericalError(EngineError):
 
 
 class StepFailed(EngineError):
-    """A forward pass failed; its requests end, the engine goes on."""
+    """A forward pass failed; its requests end, or are tried once more if memory ran out."""
+
+    def __init__(self, message: str, *, hint: str = "", out_of_memory: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.out_of_memory = out_of_memory

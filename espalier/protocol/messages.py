@@ -57,7 +57,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Admitted(msgspec.Struct, frozen=True, array_like=True):
-    """A request began to run for the first time; `cached` prompt tokens needed no computing."""
+    """A request began to run; `cached` prompt tokens needed no computing.
+
+    Said again when more of its prompt came from the cache while it was under way.
+    """
 
     request: RequestId
     cached: int
