@@ -89,6 +89,7 @@ class FakeExecutor:
         self.spaces: dict[str, int] = {}
         self.faults = Faults()
         self.computed = 0  # tokens, all in all
+        self.lost: set[int] = set()  # slots whose row gave no number: what follows there is void
 
     def forward(self, batch: StepBatch) -> StepBatch:
         return batch
@@ -112,6 +113,7 @@ class FakeExecutor:
         for slot in batch.leaves.tolist():
             self.joins.pop(slot, None)
             self.history.pop(slot, None)
+            self.lost.discard(slot)
         for join in batch.joins:
             self.joins[join.slot] = join
             self.history[join.slot] = []
@@ -131,23 +133,27 @@ class FakeExecutor:
     def _store(self, batch: StepBatch) -> None:
         """All of the step's tokens are stored before any is read, as attention does."""
         taken = 0
-        for slot, start, count, supplied in zip(
+        for slot, start, count, supplied, ahead in zip(
             batch.slots.tolist(),
             batch.starts.tolist(),
             batch.counts.tolist(),
             batch.supplied.tolist(),
+            batch.ahead.tolist(),
             strict=True,
         ):
             given = batch.tokens[taken : taken + supplied].tolist()
             taken += supplied
             history = self.history[slot]
+            if slot in self.lost:
+                continue
             if len(history) < start:
                 self._found(batch, slot, start, history)
-            del history[start + count - supplied :]
+            end = start + count
+            del history[end + ahead - supplied :]
             history.extend(given)
-            assert len(history) == start + count, f"slot {slot} was given the wrong tokens"
+            assert len(history) == end + ahead, f"slot {slot} was given the wrong tokens"
             places = self.places(slot, start, start + count)
-            self.token[places] = history[start:]
+            self.token[places] = history[start:end]
             self.position[places] = np.arange(start, start + count)
             self.space[places] = self.spaces[self.joins[slot].namespace]
             self.computed += count
@@ -155,7 +161,8 @@ class FakeExecutor:
         for slot, start, count in zip(
             batch.slots.tolist(), batch.starts.tolist(), batch.counts.tolist(), strict=True
         ):
-            self._compare(slot, start + count)
+            if slot not in self.lost:
+                self._compare(slot, start + count)
 
     def _found(self, batch: StepBatch, slot: int, start: int, history: list[int]) -> None:
         """A prefix from the cache: its tokens are what stands in its pages, or will this step."""
@@ -167,15 +174,16 @@ class FakeExecutor:
         """Where this step's supplied tokens go: a follower may stand on a leader's of this step."""
         written: dict[int, int] = {}
         taken = 0
-        for slot, start, count, supplied in zip(
+        for slot, start, count, supplied, ahead in zip(
             batch.slots.tolist(),
             batch.starts.tolist(),
             batch.counts.tolist(),
             batch.supplied.tolist(),
+            batch.ahead.tolist(),
             strict=True,
         ):
             end = start + count
-            places = self.places(slot, end - supplied, end).tolist()
+            places = self.places(slot, end + ahead - supplied, end + ahead).tolist()
             given = batch.tokens[taken : taken + supplied].tolist()
             taken += supplied
             written.update(zip(places, given, strict=True))
@@ -203,12 +211,12 @@ class FakeExecutor:
         ):
             join, history = self.joins[slot], self.history[slot]
             end = start + count
+            faulty = samples and (batch.number, slot) in self.faults.rows
+            if slot in self.lost or faulty:
+                self._lose(slot, samples, counts, status)
+                continue
             scored.prompt(chunk, join, history, end - logits, end)
             if not samples:
-                continue
-            if (batch.number, slot) in self.faults.rows:
-                counts.append(0)
-                status.append(NOT_A_NUMBER)
                 continue
             accepted = self._verify(join, history, end - samples, end)
             del history[end - samples + 1 :]
@@ -217,9 +225,13 @@ class FakeExecutor:
             counts.append(len(accepted))
             tokens.extend(accepted)
             status.append(OK)
-        return StepResult(
-            batch.number, ids(counts), ids(tokens), ids(status), scored.made()
-        )
+        return StepResult(batch.number, ids(counts), ids(tokens), ids(status), scored.made())
+
+    def _lose(self, slot: int, samples: int, counts: list[int], status: list[int]) -> None:
+        if samples:
+            self.lost.add(slot)
+            counts.append(0)
+            status.append(NOT_A_NUMBER)
 
     def _verify(self, join: Join, history: list[int], first: int, end: int) -> list[int]:
         """The target's own tokens, as long as the drafts agree with them."""

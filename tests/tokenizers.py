@@ -144,7 +144,7 @@ def _unigram() -> str:
     pieces = [
         [piece, score]
         for piece, score in json.loads(trained.to_str())["model"]["vocab"]
-        if piece.isascii() or piece[0] == "▁" or ord(piece[0]) >= 0xAC00
+        if piece != "<unk>" and (piece.isascii() or piece[0] == "▁" or ord(piece[0]) >= 0xAC00)
     ]  # the rest is left to bytes
     first = [["<unk>", 0.0], ["<s>", 0.0], ["</s>", 0.0]]
     first += [[f"<0x{byte:02X}>", -20.0] for byte in range(256)]

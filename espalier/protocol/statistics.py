@@ -18,3 +18,15 @@ class SchedulerStatistics(msgspec.Struct, frozen=True, kw_only=True):
     finished: int
     failed_steps: int
     waits: int  # times a request waited for a prefix that another was computing
+
+
+class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Pages, by where they are. Free, fenced and cached ones and those of requests are all."""
+
+    total: int
+    free: int
+    fenced: int  # free once the steps in flight have come back
+    cached: int
+    pinned: int  # of the cached ones
+    evicted: int  # since the start
+    page_size: int

@@ -41,12 +41,14 @@ class PageChanges(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepBatch(msgspec.Struct, frozen=True, array_like=True):
-    """One forward pass. Columns of one length, a chunk a row, until `supplied`.
+    """One forward pass. Columns of one length, a chunk a row, until `ahead`.
 
     `samples[i]`: so many of the chunk's last positions choose a token: 0, 1, or 1 + drafts.
     `logits[i]` >= `samples[i]`: so many of the last positions need logits (prompt log probabilities).
     `supplied[i]`: so many of the chunk's last tokens stand in `tokens`; those before are known to
-    the worker (it chose them itself, or computed them for another request).
+    the worker (it chose them itself, or computed them for another request). `ahead[i]`: 1 if
+    `tokens` also has, after them and counted in `supplied`, the prompt's next token, which the
+    chunk's last row of logits is to score.
     """
 
     number: int
@@ -56,6 +58,7 @@ class StepBatch(msgspec.Struct, frozen=True, array_like=True):
     samples: Ids
     logits: Ids
     supplied: Ids
+    ahead: Ids
     tokens: Ids
     pages: tuple[PageChanges, ...]  # by cache group
     joins: tuple[Join, ...] = ()

@@ -61,5 +61,3 @@ def _check_tokens(message: Generate, vocabulary: int) -> None:
                 raise OutOfRange(name, token, f"token ids are from 0 to {vocabulary - 1}")
     if wanted is not None and not 0 <= wanted.top <= vocabulary:
         raise OutOfRange("top_logprobs_num", wanted.top, f"is from 0 to {vocabulary}")
-
-

@@ -232,5 +232,3 @@ def _error(status: int) -> EngineError:
         hint="allow more tokens: allowed_token_ids, logit_bias, bad_words and min_new_tokens "
         "together forbid every one",
     )
-
-

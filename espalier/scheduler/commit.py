@@ -25,15 +25,17 @@ class Draft:
     number: int
     columns: list[Ids] = field(default_factory=list)  # [5, C]: slot, start, count, samples, logits
     supplied: list[Ids] = field(default_factory=list)
+    ahead: list[Ids] = field(default_factory=list)
     tokens: list[Ids] = field(default_factory=list)
     changes: Changes = field(default_factory=Changes)
     joins: list[Join] = field(default_factory=list)
     num_tokens: int = 0
     preempted: int = 0  # requests put back to make room; then nobody joins
 
-    def add(self, columns: Ids, supplied: Ids) -> None:
+    def add(self, columns: Ids, supplied: Ids, ahead: Ids) -> None:
         self.columns.append(columns)
         self.supplied.append(supplied)
+        self.ahead.append(ahead)
         self.num_tokens += int(columns[2].sum())
 
 
@@ -58,7 +60,7 @@ def commit_prompt(state: State, slot: int, count: int, draft: Draft) -> bool:
     start = int(slots.computed[slot])
     end = start + count
     samples = int(end == slots.known[slot])
-    need = -(-(end + samples) // size) - int(slots.held[slot])
+    need = -(-(end + 1) // size) - int(slots.held[slot])
     if need > 0:
         pages = state.cache.allocate(need)
         if pages is None:
@@ -70,8 +72,9 @@ def commit_prompt(state: State, slot: int, count: int, draft: Draft) -> bool:
     first = request.unscored_from
     logits = samples if first is None else max(samples, end - max(start, first))
     columns = np.array([[slot], [start], [count], [samples], [logits]], np.int32)
-    draft.add(columns, np.array([count], np.int32))
-    draft.tokens.append(tokens)
+    ahead = int(logits > samples and not samples)
+    draft.add(columns, np.array([count + ahead], np.int32), np.array([ahead], np.int32))
+    draft.tokens.append(request.tokens[start : end + ahead])
     slots.computed[slot] = end
     if samples:
         slots.known[slot] += 1
@@ -89,7 +92,8 @@ def _commit_decoding(state: State, plan: RunningPlan, draft: Draft) -> None:
     starts = slots.computed[rows]
     drafts = slots.drafts[rows]
     samples = 1 + drafts
-    draft.add(np.stack((rows, starts, plan.counts, samples, samples)), drafts)
+    none = np.zeros(len(rows), np.int32)
+    draft.add(np.stack((rows, starts, plan.counts, samples, samples)), drafts, none)
     slots.computed[rows] = starts + plan.counts
     slots.in_flight[rows] += 1
     slots.known[rows] += 1
@@ -129,6 +133,7 @@ def finish(state: State, draft: Draft) -> StepBatch:
         samples,
         logits,
         joined(draft.supplied),
+        joined(draft.ahead),
         joined(draft.tokens),
         (draft.changes.made(),),
         tuple(draft.joins),

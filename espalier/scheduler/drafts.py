@@ -41,6 +41,7 @@ class Drafts:
         ready = slots.stepwise[rows] & (slots.in_flight[rows] == 0) & (slots.drafts[rows] == 0)
         ready &= slots.computed[rows] == slots.known[rows] - 1
         ready &= slots.computed[rows] == slots.done[rows]
+        ready &= slots.computed[rows] >= slots.given[rows]
         for slot in rows[ready].tolist():
             known = int(slots.known[slot])
             room = int(slots.limit[slot]) - known - 1

@@ -6,6 +6,7 @@ The numbers are those of the reliability contract (I1 to I20); the cache checks 
 
 from __future__ import annotations
 
+from espalier.cache.check import pins_recounted
 from espalier.scheduler.state import State
 
 
@@ -15,10 +16,9 @@ def check(state: State) -> None:
     _check_numbers(state)
     _check_collections(state)
     _check_limits(state)
-    owned = {
-        slot: state.slots.own_pages(slot) for slot in state.slots.running.tolist()
-    }
+    owned = {slot: state.slots.own_pages(slot) for slot in state.slots.running.tolist()}
     state.cache.check(owned)
+    _check_pins(state)
     for slot in state.slots.running.tolist():
         _check_path(state, slot)
     if not state.requests and not state.flights:
@@ -50,19 +50,10 @@ def _check_numbers(state: State) -> None:
         assert 0 <= shared <= held, f"I6: slot {slot} shares {shared} of {held} pages"
         assert 0 <= done <= computed, f"I6: slot {slot} has {done} done of {computed}"
         assert computed <= held * size, f"I6: slot {slot} computed past its pages"
-        top = known + int(slots.drafts[slot]) + _drafts_flying(state, slot) + 1
+        top = known + state.limits.max_drafts + 1
         assert held <= -(-top // size), f"I6: slot {slot} holds {held} pages for {top} tokens"
         assert known == settled + int(slots.in_flight[slot]), f"I6: slot {slot} miscounts"
         assert settled < slots.limit[slot], f"I10: slot {slot} is complete and still runs"
-
-
-def _drafts_flying(state: State, slot: int) -> int:
-    return sum(
-        int(samples) - 1
-        for flight in state.flights
-        for at, samples in zip(flight.slots, flight.samples, strict=True)
-        if at == slot and samples > 1
-    )
 
 
 def _check_collections(state: State) -> None:
@@ -86,6 +77,15 @@ def _check_limits(state: State) -> None:
         assert int(flight.counts.sum()) <= limits.max_step_tokens, "I12: a step is too large"
     fresh = sum(not request.preemptions for request in state.queue.all())
     assert fresh <= limits.max_queued, "I15: the queue is longer than its limit"
+
+
+def _check_pins(state: State) -> None:
+    cache = state.cache
+    holds = [state.slots.request(slot).hold for slot in state.slots.running.tolist()]
+    nodes = [hold.node for hold in (*holds, *cache.deferred_holds) if hold is not None]
+    counted = pins_recounted(nodes)
+    for node in (*cache.tree.nodes(), *cache.stale):
+        assert node.pins == counted[node], f"I3: {node.pins} pins for {counted[node]} holds"
 
 
 def _check_path(state: State, slot: int) -> None:

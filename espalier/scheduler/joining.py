@@ -48,23 +48,21 @@ def join_waiting(state: State, tokens: int, draft: Draft) -> None:
 
 
 def make_way(state: State) -> bool:
-    """Put back one running request of lower priority than the first in the queue, if that can help.
+    """Put back running requests of lower priority than the first in the queue, until that fits.
 
-    Told from the end of the service order; one at a time, so that the next step sees what it gave.
+    They go from the end of the service order, one at a time. True: a step in flight must land
+    before anybody can be put back, and no other should be made meanwhile.
     """
     first = state.queue.first()
-    rows = state.slots.running
-    if first is None or not len(rows):
-        return False
-    last = int(rows[-1])
-    lower = state.slots.request(last).message.priority < first.message.priority
-    if not lower or _fits(state, first):
-        return False
-    idle = not state.slots.in_flight[last]
-    if not idle or state.slots.computed[last] != state.slots.done[last]:
-        return False
-    put_back(state, last)
-    return True
+    while first is not None and len(state.slots.running):
+        last = int(state.slots.running[-1])
+        lower = state.slots.request(last).message.priority < first.message.priority
+        if not lower or _fits(state, first):
+            return False
+        if state.flights:
+            return True
+        put_back(state, last)
+    return False
 
 
 def _fits(state: State, request: Request) -> bool:

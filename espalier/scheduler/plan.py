@@ -7,7 +7,7 @@ step's tokens goes to prompts, and then to those who wait. `commit.py` carries t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +55,8 @@ class RunningPlan:
     slots: Ids
     counts: Ids
     pages: Ids  # new pages each chunk needs
-    preempted: Ids = NO_IDS
+    preempted: Ids = field(default_factory=lambda: NO_IDS)
+    starved: bool = False  # somebody sits this step out for want of a page
 
 
 def pages_for(tokens: Ids, page_size: int) -> Ids:
@@ -67,9 +68,8 @@ def plan_running(view: View, budget: int, chunk: int, page_size: int) -> Running
     """Chunks within `budget` tokens and the view's free pages."""
     counts = _counts(view, budget, chunk)
     ends = view.computed + counts
-    # The token that a chunk chooses gets its place now, so the worker can put it there by itself.
-    tokens = ends + (ends == view.known)
-    pages = np.maximum(pages_for(tokens, page_size) - view.held, 0)
+    # The token after a chunk, chosen or scored by it, has its place before the worker knows it.
+    pages = np.maximum(pages_for(ends + 1, page_size) - view.held, 0)
     pages[counts == 0] = 0
     if int(pages.sum()) <= view.free_pages:
         if counts.all():
@@ -96,13 +96,13 @@ def _counts(view: View, budget: int, chunk: int) -> Ids:
 def _under_pressure(view: View, counts: Ids, pages: Ids) -> RunningPlan:
     """Too few pages: who comes last in service is put back, until the others fit.
 
-    A request with something in flight cannot be put back; then whoever lacks a page sits this step
-    out, and it is settled when the flight has landed.
+    Nobody is put back while a step is in flight: pages come free only when it has landed. Then
+    whoever lacks a page is starved, and no step is made until then.
     """
     free, last = view.free_pages, len(counts) - 1
     chosen: list[int] = []
     preempted: list[int] = []
-    row = 0
+    row, starved = 0, False
     while row <= last:
         need = int(pages[row])
         while need > free and last > row and view.idle[last]:
@@ -115,10 +115,12 @@ def _under_pressure(view: View, counts: Ids, pages: Ids) -> RunningPlan:
                 chosen.append(row)
         elif row == last and row > 0 and view.idle[row]:
             preempted.append(row)
+        else:
+            starved = True
         row += 1
     rows = np.array(chosen, np.int32)
     out = np.array(preempted, np.int32)
-    return RunningPlan(view.slots[rows], counts[rows], pages[rows], view.slots[out])
+    return RunningPlan(view.slots[rows], counts[rows], pages[rows], view.slots[out], starved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from espalier.cache.prefix import Hold, Loan, Match
+from espalier.cache.node import Loan, Match
+from espalier.cache.prefix import Hold
 from espalier.protocol.arrays import Ids
 from espalier.protocol.messages import Generate, RequestId
 

@@ -95,14 +95,16 @@ class Scheduler:
         if not state.requests:
             return None
         self._expire()
-        make_way(state)
+        if make_way(state):
+            return None
         draft = self._draft
         draft.preempted = 0
         catch_up(state, draft.changes)
         state.drafts.propose(state.slots)
         budget = state.pace.budget(state.limits.max_step_tokens, len(state.slots.running))
         budget = max(budget, self._least_budget())
-        self._serve_running(budget, draft)
+        if not self._serve_running(budget, draft):
+            return None
         self._serve_waiting(budget - draft.num_tokens, draft)
         if not draft.columns:
             return self._nothing(draft)
@@ -214,7 +216,9 @@ class Scheduler:
                 return
             state.arrivals.popleft()
             if never_ran:
-                message = f"it waited {now - first.arrival:.1f} s in the queue; the limit is {longest}"
+                message = (
+                    f"it waited {now - first.arrival:.1f} s in the queue; the limit is {longest}"
+                )
                 failure = Failure(
                     kind="QueueTimeout", message=message, hint="try again later", status=503
                 )
@@ -225,17 +229,19 @@ class Scheduler:
         rows = slots.running
         return len(rows) + int(slots.drafts[rows].sum())
 
-    def _serve_running(self, budget: int, draft: Draft) -> None:
+    def _serve_running(self, budget: int, draft: Draft) -> bool:
+        """False when a step in flight must land first, to make room."""
         state = self.state
         if not len(state.slots.running):
-            return
-        plan = plan_running(
-            self._view(), budget, state.limits.chunk_tokens, state.limits.page_size
-        )
+            return True
+        plan = plan_running(self._view(), budget, state.limits.chunk_tokens, state.limits.page_size)
+        if plan.starved and state.flights:
+            return False
         for slot in plan.preempted.tolist():
             put_back(state, slot)
         commit_running(state, plan, draft)
         draft.preempted = len(plan.preempted)
+        return True
 
     def _serve_waiting(self, tokens: int, draft: Draft) -> None:
         if len(self.state.queue) and not draft.preempted and self.state.slots.free:
@@ -258,7 +264,7 @@ class Scheduler:
             drafts=drafts,
             held=held,
             own=held - slots.shared[rows],
-            idle=(flying == 0) & (computed == slots.done[rows]),
+            idle=np.full(len(rows), not self.state.flights),
             free_pages=self.state.cache.num_available,
         )
 
@@ -290,5 +296,3 @@ def _merged(parts: list[Logprobs]) -> Logprobs | None:
             for place, name in enumerate(Logprobs.__struct_fields__)
         }
     )
-
-

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from espalier.cache.prefix import Match
+from espalier.cache.node import Match
 from espalier.protocol.arrays import NO_IDS, Ids
 from espalier.protocol.messages import Admitted
 from espalier.protocol.step import PageChanges

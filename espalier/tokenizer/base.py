@@ -33,11 +33,13 @@ class Leading:
     """What happens to a space at the very beginning of a decoded text.
 
     SentencePiece puts a space before a text when it encodes, and takes it away when it decodes.
-    It takes so many `spaces` from the text's start, or all spaces of the `first_token`.
+    It takes so many `spaces` from the text's start, or all spaces of the `first_token`, unless that
+    is one of the `verbatim` ones, whose spaces are their own (a byte, a text added as it is).
     """
 
     spaces: int = 0
     first_token: bool = False
+    verbatim: frozenset[int] = frozenset()
 
 
 NO_LEADING = Leading()

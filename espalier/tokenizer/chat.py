@@ -67,6 +67,7 @@ class ChatTemplate:
         if isinstance(templates, str):
             templates = {DEFAULT: templates}
         sources = tokenizer.templates if templates is None else templates
+        self.tokenizer = tokenizer
         self._by_name = {name: compiled(source) for name, source in sources.items()}
         self._options = options
         self._names = tokenizer.special.names

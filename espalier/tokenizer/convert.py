@@ -1,7 +1,7 @@
 """The child of `exotic.py`: `python -m espalier.tokenizer.convert FROM TO` writes TO/tokenizer.json.
 
 The one place in this folder that imports transformers, and nothing imports it. No code from a
-checkpoint is run and nothing is fetched. A failure is one line on standard error.
+checkpoint is run and nothing is fetched. The last line on standard error is a failure's reason.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ from transformers import AutoTokenizer
 
 def main(source: Path, target: Path) -> str:
     """Convert; the reason if that was not possible, else empty."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(source), trust_remote_code=False, local_files_only=True, use_fast=True
-        )
-    except Exception as error:
-        return _one_line(error)
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(source), trust_remote_code=False, local_files_only=True, use_fast=True
+    )
     if not tokenizer.is_fast:
         return f"{type(tokenizer).__name__} has no tokenizer.json form"
     tokenizer.save_pretrained(str(target))
@@ -28,10 +25,5 @@ def main(source: Path, target: Path) -> str:
     return ""
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
-
-
 if __name__ == "__main__":
-    reason = main(Path(sys.argv[1]), Path(sys.argv[2]))
-    sys.exit(reason or 0)
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])) or 0)

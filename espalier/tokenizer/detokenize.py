@@ -58,7 +58,7 @@ class Detokenizer:
             return data
         if self._leading.first_token:
             self._at_start = False
-            return data.replace(b" ", b"")
+            return data if token in self._leading.verbatim else data.replace(b" ", b"")
         taken = min(self._spaces, len(data) - len(data.lstrip(b" ")))
         self._spaces -= taken
         rest = data[taken:]

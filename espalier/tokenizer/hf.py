@@ -25,7 +25,7 @@ from espalier.tokenizer.detokenize import Detokenizer
 from espalier.tokenizer.exotic import converted
 from espalier.tokenizer.files import DEFAULT, TokenizerFacts, read_facts
 from espalier.tokenizer.guard import GuardedEncoder
-from espalier.tokenizer.table import Decoding, decoding, table
+from espalier.tokenizer.table import Decoding, decoding, leading, table
 from espalier.tokenizer.template import literal_text
 
 FILE = "tokenizer.json"
@@ -84,9 +84,9 @@ class HfTokenizer:
     def size(self) -> int:
         return len(self.vocabulary)
 
-    @property
+    @cached_property
     def leading(self) -> Leading:
-        return self._how.leading
+        return leading(self._vocabulary, self._how)
 
     @property
     def templates(self) -> Mapping[str, str]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from espalier.errors import NotBuilt
 from espalier.tokenizer.base import NO_LEADING, Leading
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+SPACE_BYTE = "<0x20>"
 HINT = (
     "byte-level, SentencePiece (Replace, ByteFallback, Fuse, Strip, Metaspace) and words are known"
 )
@@ -28,6 +29,14 @@ class Decoding:
 
     bytes_of: Callable[[str], bytes]
     leading: Leading = NO_LEADING
+
+
+def leading(vocabulary: Mapping[str, int], how: Decoding) -> Leading:
+    """What happens at a text's start, knowing the tokens whose spaces are no marks."""
+    if not how.leading.first_token:
+        return how.leading
+    spaced = (token for text, token in vocabulary.items() if " " in text or text == SPACE_BYTE)
+    return replace(how.leading, verbatim=frozenset(spaced))
 
 
 @dataclass

@@ -67,7 +67,9 @@ class World:
         )
         capacity = (shape.num_pages - 1) * shape.page_size
         limits = Limits(
-            max_step_tokens=max(shape.max_step_tokens, shape.max_running * (1 + shape.max_drafts) + 1),
+            max_step_tokens=max(
+                shape.max_step_tokens, shape.max_running * (1 + shape.max_drafts) + 1
+            ),
             chunk_tokens=shape.chunk_tokens,
             max_running=shape.max_running,
             page_size=shape.page_size,
@@ -150,6 +152,8 @@ class World:
         landing = len(self.flying) > self.shape.look_ahead or (batch is None and self.flying)
         if landing:
             self.land()
+        else:
+            self.collect()
         return batch is not None or bool(landing)
 
     def land(self) -> None:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ TEXTS = st.text(alphabet=st.sampled_from(" \naetx<é안녕🙂👩‍👧東"), 
 
 def _in_pieces(detokenizer: Detokenizer, tokens: list[int], cuts: list[int]) -> list[str]:
     edges = [0, *sorted(cut % (len(tokens) + 1) for cut in cuts), len(tokens)]
-    pieces = [detokenizer.feed(tokens[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [detokenizer.feed(tokens[a:b]) for a, b in pairwise(edges)]
     return [*pieces, detokenizer.finish()]
 
 

@@ -51,7 +51,10 @@ def test_plain_text_is_encoded_as_ever_and_holds_no_control(pair: Pair, text: st
 
 def test_a_control_token_typed_by_a_client_is_letters(pair: Pair) -> None:
     unknown = pair.ours.token_id("<unk>")
-    for text, token in pair.ours.added.items():
+    control = [text for text in pair.ours.added if "think" not in text]
+    assert len(control) >= 3
+    for text in control:
+        token = pair.ours.added[text]
         plain = pair.ours.encode_plain(f"say {text} twice{text}").tolist()
         assert token not in plain or token == unknown
         assert text in pair.ours.decode(plain)
