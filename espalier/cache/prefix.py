@@ -97,7 +97,7 @@ class PrefixCache:
             node = self.tree.root(match.namespace)
         else:
             assert match.version == self.version, "look up again: the tree has changed"
-            node = self.tree.split(match.node, match.whole - match.node.start)
+            node = self._split(match.node, match.whole - match.node.start)
         self._clock += 1
         for step in path(node):
             self._pin(step)
@@ -133,7 +133,7 @@ class PrefixCache:
                 used.append(node.pages)
                 break
             same = common(child.tokens, rest)
-            node = self.tree.split(child, same - same % size)
+            node = self._split(child, same - same % size)
             self._pin(node)
             used.append(node.pages)
             self.free(pages[place // size : place // size + len(node.pages)])
@@ -250,6 +250,12 @@ class PrefixCache:
     @property
     def deferred_holds(self) -> list[Hold]:
         return [hold for _, hold in self._deferred]
+
+    def _split(self, node: Node, used: int) -> Node:
+        upper = self.tree.split(node, used)
+        if upper is not node and upper.pending > self.tree.settled:
+            self._pending.append((upper.pending, upper))
+        return upper
 
     def _pin(self, node: Node) -> None:
         if not node.pins and not node.stale:
