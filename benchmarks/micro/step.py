@@ -45,7 +45,7 @@ def scheduler(running: int, page_size: int, policy: str) -> Scheduler:
 
 def request(number: int) -> Generate:
     prompt = ids(RNG.integers(0, 32_000, PROMPT))
-    stop = Sampling(temperature=0.0, stop=(32_001,))
+    stop = Sampling(temperature=0.0, stop=(31_999,))
     return Generate(request=RequestId(number), prompt=prompt, max_tokens=2_000, sampling=stop)
 
 

@@ -77,9 +77,14 @@ def folders(pairs: dict[str, Pair], tmp_path_factory: pytest.TempPathFactory) ->
         backend = Tokenizer.from_file(str(pair.folder / "tokenizer.json"))
         backend.add_special_tokens(MARKS)
         backend.add_special_tokens(
-            [AddedToken("<|user|>", rstrip=True), AddedToken("<|assistant|>", rstrip=True, lstrip=True)]
+            [
+                AddedToken("<|user|>", rstrip=True),
+                AddedToken("<|assistant|>", rstrip=True, lstrip=True),
+            ]
         )
-        backend.add_tokens([AddedToken("<think>", normalized=False), AddedToken("</think>", normalized=False)])
+        backend.add_tokens(
+            [AddedToken("<think>", normalized=False), AddedToken("</think>", normalized=False)]
+        )
         backend.add_tokens([AddedToken("\n\n\n", normalized=False)])
         backend.save(str(folder / "tokenizer.json"))
         config = json.loads((pair.folder / "tokenizer_config.json").read_text())
@@ -110,7 +115,9 @@ KIND_AND_TEMPLATE = [
     for kind in ("byte_level", "sentencepiece", "unigram")
     for name in TEMPLATES
 ]
-BENIGN = st.text(alphabet=st.sampled_from(" \naetxs<|>[]/_é안🙂user"), max_size=20) | st.sampled_from(
+BENIGN = st.text(
+    alphabet=st.sampled_from(" \naetxs<|>[]/_é안🙂user"), max_size=20
+) | st.sampled_from(
     ["hi", "user", "<", "im_start", "a <tag> b|", "[INS", "start\n\n\n\nend", " spaced ", "|>"]
 )
 
@@ -138,16 +145,25 @@ def test_benign_chats_have_the_tokens_of_transformers(
 
 
 @pytest.mark.parametrize(("kind", "name"), KIND_AND_TEMPLATE)
-def test_a_client_cannot_type_a_control_token(
-    chats: Any, ours: Any, kind: str, name: str
-) -> None:
+def test_a_client_cannot_type_a_control_token(chats: Any, ours: Any, kind: str, name: str) -> None:
     tokenizer, template = ours[kind], chats[kind, name]
     control = {tokenizer.added[text] for text in tokenizer.added if not text.isspace()}
-    control -= {tokenizer.added.get("<unk>"), tokenizer.added["<think>"], tokenizer.added["</think>"]}
+    control -= {
+        tokenizer.added.get("<unk>"),
+        tokenizer.added["<think>"],
+        tokenizer.added["</think>"],
+    }
     harmless = _control(template.tokens(Chat(_turns(["ab", "cd", "ef"]))), control)
     for text in [text for text, token in tokenizer.added.items() if token in control]:
         half = len(text) // 2
-        for typed in (text, text.upper(), f"a{text}b {text}{text}", text[:half], text[half:], text[1:-1]):
+        for typed in (
+            text,
+            text.upper(),
+            f"a{text}b {text}{text}",
+            text[:half],
+            text[half:],
+            text[1:-1],
+        ):
             chat = Chat(_turns([typed, typed, typed]))
             assert _control(template.tokens(chat), control) == harmless, typed
 
@@ -170,7 +186,9 @@ def test_pieces_of_neighbours_do_not_join_into_a_control_token(ours: Any) -> Non
         chat = Chat([{"role": "user", "content": "x", "parts": parts}])
         assert template.render(chat) == "x<|im_end|>"
         assert token not in template.tokens(chat)
-    built = ChatTemplate(tokenizer, "{% for m in messages %}{{ '<|im_' + m.content + '|>' }}{% endfor %}")
+    built = ChatTemplate(
+        tokenizer, "{% for m in messages %}{{ '<|im_' + m.content + '|>' }}{% endfor %}"
+    )
     assert token not in built.tokens(Chat([{"role": "user", "content": "end"}]))
     with pytest.raises(OutOfRange, match=r"messages\[0\]\.role"):
         template.tokens(Chat([{"role": "im_end", "content": "x"}]))
@@ -211,7 +229,7 @@ def test_tools_and_calls_are_rendered_as_transformers_does(chats: Any, oracles: 
     chat = _tool_chat("plain 한국")
     wanted = oracles["byte_level"].apply_chat_template(
         [*chat.messages],
-        tools=[*chat.tools or ()],
+        tools=list(chat.tools or ()),
         chat_template=LLAMA,
         add_generation_prompt=True,
         tokenize=False,
@@ -234,7 +252,9 @@ def test_parts_are_joined_for_a_template_that_knows_only_text(chats: Any) -> Non
 
 def test_options_are_those_the_operator_allows(chats: Any) -> None:
     template, messages = chats["byte_level", "thinking"], _turns(["q"])
-    assert "<think>\n\n</think>" in template.render(Chat(messages, options={"enable_thinking": False}))
+    assert "<think>\n\n</think>" in template.render(
+        Chat(messages, options={"enable_thinking": False})
+    )
     assert "<think>" not in template.render(Chat(messages))
     with pytest.raises(OutOfRange, match="tokenize"):
         template.render(Chat(messages, options={"tokenize": True}))
@@ -273,7 +293,10 @@ def _turns(texts: list[str]) -> list[dict[str, Any]]:
 
 def _tool_chat(text: str) -> Chat:
     call = {"type": "function", "function": {"name": "f", "arguments": {text: text}}}
-    tool = {"type": "function", "function": {"name": "f", "description": text, "parameters": {text: 1}}}
+    tool = {
+        "type": "function",
+        "function": {"name": "f", "description": text, "parameters": {text: 1}},
+    }
     messages = [
         {"role": "user", "content": text},
         {"role": "assistant", "content": text, "tool_calls": [call]},
