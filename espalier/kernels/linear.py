@@ -1,14 +1,18 @@
 """The product of rows with a weight, whose result for a row does not depend on the other rows.
 
-A CPU's matrix libraries choose their loops by the number of rows: one row is a matrix-vector
-product that sums in another order than a full tile does, and a tile's ragged edge may do so too. A
-token would then get other bits alone than in a batch. With the rows padded to whole tiles every row
-takes the one path of a full tile. Measured with MKL (float32) and oneDNN (bfloat16, float16) on
-AVX-512 machines, 1 to 3 threads: any multiple of 4 is enough; 8 is the widest tile edge of the
-kernels we know. It costs nothing from 8 rows on, nothing measurable in bfloat16, and at one row
-of float32 the step from a matrix-vector to a matrix product (about a factor 2).
+A CPU's matrix libraries choose their loops by the size of the product: one row is a matrix-vector
+product that sums in another order than a full tile does, a tile's ragged edge may do so too, and a
+product of few numbers does not reach the library at all. A token would then get other bits alone
+than in a batch. So rows are padded to whole tiles, and weights that are very small to a least size;
+then every row takes the one path of a full tile.
 
-Shapes: T rows, D inputs, O outputs (two at least: one alone is a dot product to the library).
+Measured on AVX-512 machines with 1 to 3 threads. MKL (float32): rows must be a multiple of 4, and
+outputs at least 12, or a row's place in its tile matters. oneDNN (bfloat16, float16): torch does not
+ask it for products of 4096 multiplications or fewer. 8 rows is the widest edge of a tile that we
+know of. The padding costs nothing from 8 rows on, nothing measurable in bfloat16, and at one row
+of float32 the step from a matrix-vector to a matrix product (a factor of about 2).
+
+Shapes: T rows, D inputs, O outputs.
 """
 
 from __future__ import annotations
@@ -24,15 +28,20 @@ from torch.nn import functional as F
 from espalier.kernels.op import Case, Op
 
 ROWS = 8
+LEAST_OUTPUTS, LEAST_INPUTS = 16, 64
 
 
 def linear_reference(x_TD: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """`x @ weight.T + bias`; each row's result is a function of that row alone."""
-    rows = len(x_TD)
+    rows, (outputs, inputs) = len(x_TD), weight_OD.shape
+    right, below = max(0, LEAST_INPUTS - inputs), max(0, LEAST_OUTPUTS - outputs)
+    if right or below:
+        weight_OD = F.pad(weight_OD, (0, right, 0, below))
+        bias_O = None if bias_O is None else F.pad(bias_O, (0, below))
     missing = -rows % ROWS
-    if missing == 0:
-        return F.linear(x_TD, weight_OD, bias_O)
-    return F.linear(F.pad(x_TD, (0, 0, 0, missing)), weight_OD, bias_O)[:rows]
+    if right or missing:
+        x_TD = F.pad(x_TD, (0, right, 0, missing))
+    return F.linear(x_TD, weight_OD, bias_O)[:rows, :outputs]
 
 
 def vendor_linear(x_TD: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -43,7 +52,7 @@ def vendor_linear(x_TD: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None)
 def _cases() -> Iterator[Case]:
     shapes = {
         "one row": (1, 64, 128),
-        "odd": (3, 100, 37),
+        "odd": (3, 100, 37), "few": (5, 7, 3),
         "no rows": (0, 64, 64),
         "tile": (8, 96, 64),
     }

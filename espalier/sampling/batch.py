@@ -18,6 +18,7 @@ from espalier.protocol.step import Join
 from espalier.sampling.processors import Processor, processors_for
 
 WORD = 0xFFFFFFFF
+NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class SamplingTable:
         self.vocabulary = vocabulary
         self.device = device
         self.prompt_lengths = np.zeros(num_slots, np.int64)
+        self.scored_from = np.full(num_slots, NEVER)  # prompt positions from here are scored
         self.is_random = np.zeros(num_slots, np.bool_)
         self.is_filtered = np.zeros(num_slots, np.bool_)
         self.processors: dict[int, tuple[Processor, ...]] = {}
@@ -55,6 +57,8 @@ class SamplingTable:
             self.processors[slot] = processors
         if join.logprobs is not None:
             self.logprobs[slot] = join.logprobs
+            if join.logprobs.prompt_from >= 0:
+                self.scored_from[slot] = join.logprobs.prompt_from
         self.prompt_lengths[slot] = join.prompt_length
         self.is_random[slot] = sampling.temperature > 0
         self.is_filtered[slot] = is_filtered(sampling)
@@ -67,6 +71,7 @@ class SamplingTable:
         """Forget the request in a slot; an empty slot stays one."""
         self.processors.pop(slot, None)
         self.logprobs.pop(slot, None)
+        self.scored_from[slot] = NEVER
 
     def draws(self, slots: Ids) -> Draws:
         rows = torch.from_numpy(slots.astype(np.int64)).to(self.device)

@@ -33,7 +33,7 @@ class Rows:
     slots: Ids
     positions: Ids
 
-    def __getitem__(self, chosen: slice | npt.NDArray[np.intp]) -> Rows:
+    def __getitem__(self, chosen: slice | npt.NDArray[np.intp | np.bool_]) -> Rows:
         return Rows(self.slots[chosen], self.positions[chosen])
 
 

@@ -41,9 +41,9 @@ def _check_capacity(tokens: int, limits: Limits) -> None:
 
 
 def _check_tokens(message: Generate, vocabulary: int) -> None:
-    for name, tokens in (("input_ids", message.prompt), ("sent", message.sent)):
-        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocabulary:
-            wrong = next(int(one) for one in tokens if not 0 <= one < vocabulary)
+    for name, ids in (("input_ids", message.prompt), ("sent", message.sent)):
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
+            wrong = next(int(one) for one in ids if not 0 <= one < vocabulary)
             raise OutOfRange(name, wrong, f"token ids are from 0 to {vocabulary - 1}")
     if len(message.sent) >= message.max_tokens:
         raise OutOfRange("sent", len(message.sent), f"max_new_tokens is {message.max_tokens}")

@@ -107,7 +107,8 @@ class Scheduler:
             return None
         self._serve_waiting(budget - draft.num_tokens, draft)
         if not draft.columns:
-            return self._nothing(draft)
+            self._check_nothing(draft)
+            return None
         state.number = draft.number
         self._draft = Draft(state.number + 1)
         return finish(state, draft)
@@ -268,7 +269,7 @@ class Scheduler:
             free_pages=self.state.cache.num_available,
         )
 
-    def _nothing(self, draft: Draft) -> None:
+    def _check_nothing(self, draft: Draft) -> None:
         """Nothing to compute now. That must be because of what is in flight, or was put back."""
         draft.changes.repeated = True
         assert self.state.flights or draft.preempted or not self.state.requests, (

@@ -21,6 +21,8 @@ from espalier.worker.memory import resident_bytes
 from espalier.worker.runner import Flight, Started
 from espalier.worker.worker import Worker
 
+__all__ = ["Executor", "Flight", "LocalExecutor", "Started", "WorkerStatistics"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatistics:

@@ -20,11 +20,13 @@ class WorkerFailed(StepFailed):
     """
 
     def __init__(self, number: int, cause: Exception) -> None:
+        out = is_out_of_memory(cause)
+        super().__init__(
+            f"step {number} " + ("ran out of memory" if out else f"failed: {type(cause).__name__}"),
+            hint="send fewer or shorter requests at once" if out else "send the request again",
+            out_of_memory=out,
+        )
         self.number = number
-        self.out_of_memory = is_out_of_memory(cause)
-        what = "ran out of memory" if self.out_of_memory else f"failed: {type(cause).__name__}"
-        hint = "send fewer or shorter requests at once" if self.out_of_memory else "try again"
-        super().__init__(f"step {number} {what}", hint=hint)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -68,10 +68,13 @@ class Inputs:
         positions_T = to_device(batch.starts[chunk_T] + in_chunk_T, self.device)
         slots_T = to_device(batch.slots[chunk_T], self.device)
         places_T = self.places(slots_T, positions_T)
-        supplied = in_chunk_T >= (counts - batch.supplied)[chunk_T]
         if len(batch.tokens):
+            # A token given ahead has no page yet; its row of logits is told it (`needs.py`).
+            supplied = in_chunk_T >= (counts - batch.supplied + batch.ahead)[chunk_T]
+            is_ahead = np.zeros(len(batch.tokens), np.bool_)
+            is_ahead[batch.supplied.cumsum()[batch.ahead > 0] - 1] = True
             into = places_T[to_device(np.flatnonzero(supplied), self.device)]
-            self.pools.tokens[into] = to_device(batch.tokens, self.device).int()
+            self.pools.tokens[into] = to_device(batch.tokens[~is_ahead], self.device).int()
         width = -(-int(ends.max(initial=0)) // self.pools.page_size)
         layout = Layout(
             offsets=offsets.tolist(),

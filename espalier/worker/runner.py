@@ -9,7 +9,7 @@ D hidden size; R rows that need logits, in the batch's order; N of them choose a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from espalier.protocol.arrays import ids
 from espalier.protocol.step import StepBatch, StepResult
 from espalier.sampling.batch import SamplingTable
 from espalier.sampling.logprobs import Score, columns, score
-from espalier.sampling.sampler import Drawn, Masks, Rows, Sampler
+from espalier.sampling.sampler import Drawn, Masks, Sampler
 from espalier.sampling.verify import Verdict, verdict
 from espalier.worker.failures import step_guard
 from espalier.worker.inputs import Inputs
@@ -68,9 +68,6 @@ class Runner:
     backend: AttentionBackend
     inputs: Inputs
     table: SamplingTable
-    # Hidden states of prompts' last rows so far, by slot and position: what they score comes with
-    # the prompt's next chunk.
-    waiting: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
 
     @torch.inference_mode()
     def forward(self, batch: StepBatch) -> Started:
@@ -80,31 +77,19 @@ class Runner:
             prepared = self.inputs.prepare(batch)
             attend = self.backend.prepare(prepared.layout)
             hidden_TD = self.model(Step(prepared.tokens_T, prepared.positions_T, attend))
-            return self._started(batch, hidden_TD)
+            wanted = needs(batch, self.table)
+            # A copy of what is needed, so that the other rows can go.
+            return Started(batch, wanted, hidden_TD[to_device(wanted.hidden_R, hidden_TD.device)])
 
     def _take(self, batch: StepBatch) -> None:
         """The order matters: a slot may be left and joined, a page be freed and filled, in one."""
         for slot in batch.leaves.tolist():
             self.table.leave(slot)
-            self.waiting.pop(slot, None)
         for join in batch.joins:
             self.table.join(join)
-            self.waiting.pop(join.slot, None)
         assert len(batch.pages) <= 1, "there is one cache group"
         for changes in batch.pages:
             self.inputs.take_pages(changes)
-
-    def _started(self, batch: StepBatch, hidden_TD: Tensor) -> Started:
-        """Keep the hidden states that are needed, and let the others go."""
-        wanted = needs(batch, self.table, self.waiting)
-        hidden_RD = hidden_TD[to_device(wanted.hidden_R, hidden_TD.device)]
-        for row, slot in wanted.continued:
-            hidden_RD[row] = self.waiting[slot][1]
-        for slot in batch.slots.tolist():
-            self.waiting.pop(slot, None)
-        for slot, position, at in wanted.waits:
-            self.waiting[slot] = (position, hidden_TD[at].clone())
-        return Started(batch, wanted, hidden_RD)
 
     @torch.inference_mode()
     def sample(self, started: Started, masks: Masks | None = None) -> Flight:
@@ -114,23 +99,31 @@ class Runner:
 
     def _sample(self, started: Started, masks: Masks | None) -> Flight:
         wanted = started.needs
-        drawn, scores = self._drawn(started, masks)
-        at_N = Rows(wanted.rows.slots, wanted.rows.positions)[wanted.choosing]
-        drafts_N = self.inputs.tokens_at(at_N.slots, at_N.positions)
-        drafts_N[to_device(wanted.lasts, drafts_N.device)] = -1
-        samples_S = to_device(wanted.samples_S, drafts_N.device)
+        rows_N = wanted.rows[wanted.is_choosing]
+        known_R = self._known(wanted)
+        drafts_N = known_R[to_device(np.flatnonzero(wanted.is_choosing), known_R.device)]
+        drawn, scores = self._drawn(started, masks, known_R)
+        samples_S = to_device(wanted.samples_S, known_R.device)
         found = verdict(drawn.tokens_R, drawn.status_R, drafts_N, samples_S)
-        self.inputs.put(at_N.slots, at_N.positions, drawn.tokens_R, found.stands_R)
+        self.inputs.put(rows_N.slots, rows_N.positions, drawn.tokens_R, found.stands_R)
         return Flight(started.batch.number, drawn.tokens_R, found, tuple(scores))
 
+    def _known(self, wanted: Needs) -> Tensor:
+        """The token after each row where one was given: a prompt's next, or a draft; else -1."""
+        # After a chunk's last token may come no page at all: any position does there.
+        positions_R = np.where(wanted.is_last, 0, wanted.rows.positions)
+        in_chunk_R = self.inputs.tokens_at(wanted.rows.slots, ids(positions_R))
+        ahead_R = to_device(wanted.ahead_R, in_chunk_R.device)
+        is_last_R = torch.from_numpy(wanted.is_last).to(in_chunk_R.device)
+        return torch.where(is_last_R, ahead_R, in_chunk_R)
+
     def _drawn(
-        self, started: Started, masks: Masks | None
+        self, started: Started, masks: Masks | None, tokens_R: Tensor
     ) -> tuple[Drawn, list[tuple[int, Score]]]:
-        """All rows, block by block."""
+        """All rows, block by block; `tokens_R` are those after them, so far as known."""
         wanted = started.needs
         tokens, status, scores = [], [], list[tuple[int, Score]]()
         sampler = Sampler(self.table, self.inputs.read)
-        known_R = self.inputs.tokens_at(wanted.rows.slots, wanted.rows.positions)
         for start in range(0, len(wanted), BLOCK):
             block = slice(start, start + BLOCK)
             logits_BV = self.model.logits(started.hidden_RD[block])
@@ -143,10 +136,10 @@ class Runner:
                 drawn = sampler(logits_NV, rows_N, mask_NW)
                 tokens.append(drawn.tokens_R)
                 status.append(drawn.status_R)
-                known_R[to_device(choosing + start, known_R.device)] = drawn.tokens_R
-            scores += self._scores(wanted, logits_BV, known_R, start)
+                tokens_R[to_device(choosing + start, tokens_R.device)] = drawn.tokens_R
+            scores += self._scores(wanted, logits_BV, tokens_R, start)
         if not tokens:
-            none = known_R[:0]
+            none = tokens_R[:0]
             return Drawn(none, none.int()), scores
         return Drawn(torch.cat(tokens), torch.cat(status)), scores
 

@@ -139,6 +139,7 @@ def _costliest(spec: WorkerSpec, step_tokens: int) -> StepBatch:
         samples=ids(ones),
         logits=ids(ones),
         supplied=ids(counts),
+        ahead=ids(np.zeros(others + 1)),
         tokens=ids(np.zeros(int(counts.sum()))),
         pages=(PageChanges(ids(slots), ids(indexes), ids(pages), NO_IDS, NO_IDS),),
         joins=tuple(Join(slot, sampling, 1, None, "") for slot in range(others + 1)),

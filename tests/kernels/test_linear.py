@@ -17,10 +17,10 @@ from espalier.kernels.norm import add_rms_norm, offset_rms_norm, rms_norm
 from espalier.kernels.rotary import rotary
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-SHAPES = ((64, 192), (64, 2), (100, 37), (172, 64), (896, 1152), (2048, 512), (5632, 64))
+SHAPES = ((64, 192), (64, 2), (100, 37), (172, 64), (896, 500), (2048, 256), (5632, 64))
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -37,18 +37,25 @@ def test_a_product_does_not_depend_on_the_batch(
     x_TD = torch.randn(300, inputs).to(dtype)
     weight_OD, bias_O = torch.randn(outputs, inputs).to(dtype), torch.randn(outputs).to(dtype)
     alone = torch.cat([linear(row[None], weight_OD, bias_O) for row in x_TD[:24]])
-    for start in (0, 1, 5, 8):
-        for count in (1, 2, 3, 4, 7, 8, 9, 16, 17, 33, 64, 129, 290):
+    for start in (0, 5):
+        for count in (1, 2, 3, 4, 7, 8, 9, 17, 64, 129, 290):
             together = linear(x_TD[start : start + count], weight_OD, bias_O)
             assert torch.equal(together[: 24 - start], alone[start : start + count])
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 200), st.integers(2, 300), st.integers(1, 80), st.integers(0, 80))
+@settings(max_examples=300, deadline=None)
+@given(
+    inputs=st.integers(1, 200),
+    outputs=st.integers(1, 300),
+    count=st.integers(1, 80),
+    start=st.integers(0, 80),
+    dtype=st.sampled_from(DTYPES),
+)
 def test_a_product_of_any_shape_does_not_depend_on_the_batch(
-    inputs: int, outputs: int, count: int, start: int
+    inputs: int, outputs: int, count: int, start: int, dtype: torch.dtype
 ) -> None:
-    x_TD, weight_OD = torch.randn(start + count, inputs), torch.randn(outputs, inputs)
+    x_TD = torch.randn(start + count, inputs).to(dtype)
+    weight_OD = torch.randn(outputs, inputs).to(dtype)
     whole = linear(x_TD, weight_OD)
     assert torch.equal(linear(x_TD[start:], weight_OD), whole[start:])
     assert torch.equal(linear(x_TD[start : start + 1], weight_OD), whole[start : start + 1])
@@ -83,8 +90,8 @@ def test_what_is_done_to_a_row_does_not_depend_on_the_batch(
 ) -> None:
     del threads
     op = ROW_BY_ROW[name]
-    for width in (16, 74, 200, 1000, 9728):
-        x_TD = (2 * torch.randn(700 if width < 2000 else 99, width)).to(dtype)
+    for width in (16, 74, 200, 1000, 4864):
+        x_TD = (2 * torch.randn(400 if width < 1000 else 70, width)).to(dtype)
         whole = op(x_TD)
         for start, count in ((0, 1), (3, 1), (5, 2), (1, 7), (0, 8), (2, 13), (31, 64)):
             part = op(x_TD[start : start + count])
