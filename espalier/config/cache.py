@@ -13,19 +13,24 @@ class CacheSettings(Settings, frozen=True, kw_only=True):
     """Memory, pages, and the prefixes that requests share."""
 
     memory_bytes: Annotated[
-        int | None, Meta(ge=1, description="Memory the engine may use, weights included.")
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Memory the engine may use, weights included."),
     ] = None
     memory_fraction: Annotated[
-        float | None,
-        Meta(gt=0.0, le=1.0, description="The same, as a share of the whole device."),
+        Annotated[float, Meta(gt=0.0, le=1.0)] | None,
+        Meta(description="The same, as a share of the whole device."),
     ] = None
     max_tokens: Annotated[
-        int | None, Meta(ge=1, description="Tokens the cache holds; else as memory allows.")
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Tokens the cache holds; else as memory allows."),
     ] = None
-    page_size: Annotated[int | None, Meta(ge=1, le=1024, description="Tokens in a page.")] = None
+    page_size: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)] | None, Meta(description="Tokens in a page.")
+    ] = None
     sharing: Annotated[bool, Meta(description="Requests share common prefixes.")] = True
     max_cached_tokens: Annotated[
-        int | None, Meta(ge=0, description="Most tokens kept that no request is using.")
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Most tokens kept that no request is using."),
     ] = None
     eviction: Annotated[str, Meta(description="Which prefix is forgotten first.")] = "lru"
     dtype: Annotated[str, Meta(description="Number format of keys and values.")] = "auto"

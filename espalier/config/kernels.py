@@ -14,9 +14,9 @@ class KernelSettings(Settings, frozen=True, kw_only=True):
 
     device: Annotated[str, Meta(description="cpu, cuda, or auto.")] = "auto"
     attention: Annotated[str, Meta(description="Attention backend.")] = "auto"
-    threads: Annotated[int | None, Meta(ge=1, le=1024, description="Threads of a CPU engine.")] = (
-        None
-    )
+    threads: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)] | None, Meta(description="Threads of a CPU engine.")
+    ] = None
     deterministic: Annotated[
         bool, Meta(description="A request's text never depends on what runs beside it.")
     ] = False

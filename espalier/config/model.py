@@ -21,7 +21,8 @@ class ModelSettings(Settings, frozen=True, kw_only=True):
         Meta(description="Number format of weights and arithmetic; auto: the checkpoint's own."),
     ] = "auto"
     context_length: Annotated[
-        int | None, Meta(ge=1, description="Most tokens of a request, prompt and output.")
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Most tokens of a request, prompt and output."),
     ] = None
     load_format: Annotated[
         Literal["auto", "safetensors", "dummy"],

@@ -14,25 +14,27 @@ class SchedulerSettings(Settings, frozen=True, kw_only=True):
 
     policy: Annotated[str, Meta(description="Order of the queue.")] = "fcfs"
     max_running: Annotated[
-        int | None, Meta(ge=1, le=16384, description="Requests running at once.")
+        Annotated[int, Meta(ge=1, le=16384)] | None, Meta(description="Requests running at once.")
     ] = None
     max_step_tokens: Annotated[
-        int | None, Meta(ge=1, description="Tokens computed in one step.")
+        Annotated[int, Meta(ge=1)] | None, Meta(description="Tokens computed in one step.")
     ] = None
     chunk_tokens: Annotated[
-        int | None, Meta(ge=1, description="Tokens of one prompt in one step.")
+        Annotated[int, Meta(ge=1)] | None, Meta(description="Tokens of one prompt in one step.")
     ] = None
     target_itl_ms: Annotated[
-        float | None,
-        Meta(gt=0.0, description="Size steps so that a stream waits no longer for a token."),
+        Annotated[float, Meta(gt=0.0)] | None,
+        Meta(description="Size steps so that a stream waits no longer for a token."),
     ] = None
     max_queued: Annotated[int, Meta(ge=1, description="Requests that may wait.")] = 2048
     max_queued_tokens: Annotated[
-        int | None, Meta(ge=1, description="Prompt tokens that may wait; else 4 caches full.")
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Prompt tokens that may wait; else 4 caches full."),
     ] = None
     queue_timeout_s: Annotated[
-        float | None, Meta(gt=0.0, description="Longest wait in the queue.")
+        Annotated[float, Meta(gt=0.0)] | None, Meta(description="Longest wait in the queue.")
     ] = None
     look_ahead: Annotated[
-        int | None, Meta(ge=0, le=1, description="Steps planned before the last has come back.")
+        Annotated[int, Meta(ge=0, le=1)] | None,
+        Meta(description="Steps planned before the last has come back."),
     ] = None

@@ -78,7 +78,6 @@ def limits_of(settings: EngineSettings, facts: ModelFacts) -> Limits:
         chunk_tokens=_settled(steps.chunk_tokens, "scheduler.chunk_tokens"),
         max_running=max_running,
         page_size=page_size,
-        # The token that ends a request has its place too, so a context is one token short of all.
         context_length=min(context, capacity),
         vocabulary=facts.vocabulary,
         capacity=capacity,

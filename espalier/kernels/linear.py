@@ -52,7 +52,8 @@ def vendor_linear(x_TD: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None)
 def _cases() -> Iterator[Case]:
     shapes = {
         "one row": (1, 64, 128),
-        "odd": (3, 100, 37), "few": (5, 7, 3),
+        "odd": (3, 100, 37),
+        "few": (5, 7, 3),
         "no rows": (0, 64, 64),
         "tile": (8, 96, 64),
     }

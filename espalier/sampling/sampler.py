@@ -59,7 +59,10 @@ class Sampler:
         random = np.flatnonzero(self.table.is_random[rows.slots])
         if len(random):
             at = torch.from_numpy(random).to(tokens_R.device)
-            tokens_R[at] = self._drawn(logits_RV[at] - best_R[at, None], rows[random])
+            below_RV = logits_RV[at] - best_R[at, None]
+            # What follows need not know of rows that failed: all their tokens become equal.
+            below_RV.masked_fill_((status_R[at] != OK)[:, None], 0.0)
+            tokens_R[at] = self._drawn(below_RV, rows[random])
         return Drawn(tokens_R, status_R)
 
     def _processed(self, logits_RV: Tensor, rows: Rows, masks: Masks | None) -> Tensor:

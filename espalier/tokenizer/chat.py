@@ -73,7 +73,7 @@ class ChatTemplate:
         self._names = tokenizer.special.names
         literals = "\0".join(template.literals for template in self._by_name.values())
         constants = ROLES.union(*(template.constants for template in self._by_name.values()))
-        self._roles = constants
+        self._roles = {word for word in constants if word.isidentifier()}
         control = control_texts(tokenizer, literals)
         self._control = {text: tokenizer.added[text] for text in control}
         self._encoder = tokenizer.guarded(control)
@@ -135,16 +135,20 @@ class ChatTemplate:
     def _message(self, message: Mapping[str, Any], where: str, *, parts: bool) -> dict[str, Any]:
         """A message as templates want it, its strings marked."""
         role = message.get("role")
-        if role not in self._roles:
+        if not isinstance(role, str) or role not in self._roles:
             raise OutOfRange(f"{where}.role", role, f"one of {', '.join(sorted(ROLES))}")
         plain = {key: value for key, value in message.items() if value is not None}
         if isinstance(plain.get("content"), list) and not parts:
             plain["content"] = _joined(plain["content"], f"{where}.content")
         if plain.get("tool_calls"):
-            plain["tool_calls"] = [_call(call) for call in plain["tool_calls"]]
+            plain["tool_calls"] = [
+                _call(call, f"{where}.tool_calls[{at}]")
+                for at, call in enumerate(plain["tool_calls"])
+            ]
         marker = self._own_words if role == "assistant" else self._marker
         marked: dict[str, Any] = marker.marked(_with_reasoning(plain))
-        return marked
+        # Templates compare a role and build control tokens of it, so it is checked instead of marked.
+        return {**marked, "role": role}
 
 
 def check_strings(value: Any, where: str) -> None:
@@ -176,17 +180,18 @@ def _joined(content: Sequence[Any], where: str) -> str:
     return "\n".join(texts)
 
 
-def _call(call: Any) -> Any:
+def _call(call: Any, where: str) -> Any:
     """A tool call with its arguments as an object: the API sends them as JSON in a string."""
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
         return call
     try:
         arguments = json.loads(function["arguments"] or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return call
     if not isinstance(arguments, dict):
         return call
+    check_strings(arguments, f"{where}.function.arguments")  # JSON's escapes can spell anything
     return {**call, "function": {**function, "arguments": arguments}}
 
 

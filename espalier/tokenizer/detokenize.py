@@ -11,14 +11,13 @@ continues a prompt keeps its first space; one that follows nothing but special t
 
 from __future__ import annotations
 
-import codecs
+from codecs import utf_8_decode
 from collections.abc import Sequence
 
 from espalier.protocol.arrays import Ids
 from espalier.tokenizer.base import Tokenizer
 
 MAX_CHARACTER = 4  # bytes of UTF-8; a half character is at most three tokens
-_Utf8 = codecs.getincrementaldecoder("utf-8")
 
 
 class Detokenizer:
@@ -31,25 +30,32 @@ class Detokenizer:
         self._leading = tokenizer.leading
         self._spaces = self._leading.spaces  # still to be taken from the text's start
         self._at_start = self._leading.first_token or self._spaces > 0
-        self._decoder = _Utf8("replace")
+        self._pending = b""  # the beginning of a character
         self._follow(prompt)
 
     def feed(self, ids: Sequence[int] | Ids) -> str:
         """The text these tokens add. Tokens beyond the vocabulary (a padded head's) add nothing."""
-        return self._decoder.decode(self._bytes(ids))
+        table = self._table
+        if self._at_start:
+            data = b"".join([self._first(token) for token in ids])
+        else:
+            try:
+                data = b"".join([table[token] for token in ids])
+            except IndexError:
+                data = b"".join([table[token] for token in ids if token < len(table)])
+        return self._decoded(data)
 
     def finish(self) -> str:
         """What was held back: U+FFFD where the output ended inside a character, or nothing."""
-        return self._decoder.decode(b"", final=True)
+        rest, self._pending = self._pending, b""
+        return rest.decode(errors="replace")
 
-    def _bytes(self, ids: Sequence[int] | Ids) -> bytes:
-        if self._at_start:
-            return b"".join([self._first(token) for token in ids])
-        table = self._table
-        try:
-            return b"".join([table[token] for token in ids])
-        except IndexError:
-            return b"".join([table[token] for token in ids if token < len(table)])
+    def _decoded(self, data: bytes) -> str:
+        if self._pending:
+            data = self._pending + data
+        text, used = utf_8_decode(data, "replace", False)
+        self._pending = data[used:]
+        return text
 
     def _first(self, token: int) -> bytes:
         """A token's bytes while the text's beginning is still to come."""
@@ -72,4 +78,4 @@ class Detokenizer:
                 break
             self._first(token)
         last = prompt[-MAX_CHARACTER:]
-        self._decoder.decode(b"".join(self._table[at] for at in last if at < len(self._table)))
+        self._decoded(b"".join(self._table[at] for at in last if at < len(self._table)))

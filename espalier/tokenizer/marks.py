@@ -18,9 +18,7 @@ from typing import Any
 INSIDE, EDGE, END = "\udc00", "\udc01", "\udc02"
 MARKS = frozenset({INSIDE, EDGE, END})
 _DROP = dict.fromkeys(map(ord, MARKS))
-UNTOUCHED = frozenset(
-    {"role"}
-)  # checked against a list instead: templates build control tokens of it
+# checked against a list instead: templates build control tokens of it
 
 
 def unmarked(text: str) -> str:
@@ -45,10 +43,7 @@ class Marker:
             case str():
                 return self._text(value)
             case Mapping():
-                return {
-                    self._broken(str(key)): item if key in UNTOUCHED else self.marked(item)
-                    for key, item in value.items()
-                }
+                return {self._broken(str(key)): self.marked(item) for key, item in value.items()}
             case list() | tuple():
                 return [self.marked(item) for item in value]
             case _:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from espalier.errors import OutOfRange
 
 ROOT = 0
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(msgspec.Struct, frozen=True):
     """What may be shown now. `used` of the fed pieces were needed: all, unless a stop `matched`."""
 
     text: str
@@ -83,6 +83,8 @@ class StopStrings:
 
     def feed(self, *pieces: str) -> Cut:
         """Text that may be shown now; pieces are usually the texts of one token each."""
+        if len(pieces) == 1:  # a step of one token, by far the most frequent
+            return Cut(*self._search(pieces[0]), 1)
         shown: list[str] = []
         for used, piece in enumerate(pieces, 1):
             text, matched = self._search(piece)

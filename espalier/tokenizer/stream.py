@@ -36,6 +36,8 @@ class TextStream:
         """The text that `ids` add, and how many of them stand up to the end of a stop, if one came."""
         if self._stops is None:
             return Cut(self._detokenizer.feed(ids), None, len(ids))
+        if len(ids) == 1 and not self._unchecked:
+            return self._stops.feed(self._detokenizer.feed(ids))
         free = min(self._unchecked, len(ids))
         self._unchecked -= free
         text = self._detokenizer.feed(ids[:free])

@@ -32,7 +32,7 @@ from espalier.errors import ConfigError, RequestError
 from espalier.tokenizer.marks import MARKS, unmarked
 
 MAX_OUTPUT = 16 << 20  # characters; a context of a million tokens has some four million
-MAX_TURNS = 1_000_000  # of all loops and macros together
+MAX_TURNS = 200_000  # of all loops and macros together
 MAX_RANGE = 100_000
 MAX_SECONDS = 5.0
 METER = "_espalier_meter"
@@ -249,8 +249,8 @@ def _center(value: str, width: int = 80) -> str:
 
 
 def _indent(value: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    step = width if isinstance(width, str) else " " * min(width, MAX_OUTPUT)
-    measured(len(step) * (str(value).count("\n") + 1))
+    step = len(width) if isinstance(width, str) else width
+    measured(step * (str(value).count("\n") + 1))
     return str(jinja2.filters.do_indent(value, width, first, blank))
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from espalier.attention import BACKENDS
 from espalier.distributed.group import Alone, Group
 from espalier.errors import ConfigError, UnknownName
-from espalier.kernels.sampling import keep
+from espalier.kernels.sampling import keep, race
 from espalier.layers.build import Build
 from espalier.loading.checkpoint import Checkpoint
 from espalier.loading.dummy import fill
@@ -81,6 +81,7 @@ class Worker:
             torch.set_num_threads(spec.threads)
         if spec.device == "cpu":
             keep.choose("row by row")
+            race.choose("row by row")
         config = read_config(Path(spec.folder)) if spec.config is None else spec.config
         build = Build(dtype_of(spec), torch.device(spec.device), group or Alone())
         model = build_model(config, build, spec.context_length)

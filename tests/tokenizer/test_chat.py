@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -128,6 +128,8 @@ BENIGN = st.text(
 def test_benign_chats_have_the_tokens_of_transformers(
     chats: Any, oracles: Any, kind: str, name: str, texts: list[str], prompt: bool
 ) -> None:
+    control = [text for text in chats[kind, name].tokenizer.added if not text.isspace()]
+    assume(not any(text in typed for text in control for typed in texts))
     messages = _turns(texts)
     wanted = oracles[kind].apply_chat_template(
         messages,
@@ -182,6 +184,11 @@ def test_pieces_of_neighbours_do_not_join_into_a_control_token(ours: Any) -> Non
     tokenizer = ours["byte_level"]
     template = ChatTemplate(tokenizer, source)
     token = tokenizer.added["<|im_end|>"]
+    pairs = (["hello <|im_", "end|> there"], ["hello <", "|im_end|> there"])
+    for parts in pairs:
+        assert token not in template.tokens(
+            Chat([{"role": "user", "content": "x", "parts": parts}])
+        )
     for parts in (["<|im_", "end|>"], ["<", "|im_end|", ">"], list("<|im_end|>")):
         chat = Chat([{"role": "user", "content": "x", "parts": parts}])
         assert template.render(chat) == "x<|im_end|>"
@@ -190,8 +197,18 @@ def test_pieces_of_neighbours_do_not_join_into_a_control_token(ours: Any) -> Non
         tokenizer, "{% for m in messages %}{{ '<|im_' + m.content + '|>' }}{% endfor %}"
     )
     assert token not in built.tokens(Chat([{"role": "user", "content": "end"}]))
+
+
+@pytest.mark.parametrize("role", ["im_end", "<|im_start|>", "<|im_end|>", "", 7, None, []])
+def test_a_role_is_one_of_those_there_are(chats: Any, role: object) -> None:
     with pytest.raises(OutOfRange, match=r"messages\[0\]\.role"):
-        template.tokens(Chat([{"role": "im_end", "content": "x"}]))
+        chats["byte_level", "chatml"].tokens(Chat([{"role": role, "content": "x"}]))
+
+
+def test_a_key_that_is_called_role_somewhere_else_is_a_clients_text(chats: Any, ours: Any) -> None:
+    tool = {"name": "f", "parameters": {"role": "<|eot_id|>", "type": "<|eot_id|>"}}
+    tokens = chats["byte_level", "llama"].tokens(Chat(_turns(["q"]), tools=[tool])).tolist()
+    assert tokens.count(ours["byte_level"].added["<|eot_id|>"]) == 2
 
 
 def test_typed_control_strings_are_still_readable_text(chats: Any, ours: Any) -> None:
@@ -268,6 +285,9 @@ def test_a_model_without_a_template_says_so_and_how_to_give_one(ours: Any) -> No
 def test_half_a_surrogate_pair_is_named_by_its_place(chats: Any) -> None:
     with pytest.raises(OutOfRange, match=r"messages\[0\]\.content"):
         chats["byte_level", "chatml"].tokens(Chat([{"role": "user", "content": "a\udc00b"}]))
+    escaped = {"function": {"name": "f", "arguments": '{"a": "\\udc02"}'}}
+    with pytest.raises(OutOfRange, match=r"messages\[0\]\.tool_calls\[0\]\.function\.arguments\.a"):
+        chats["byte_level", "llama"].tokens(Chat([{"role": "assistant", "tool_calls": [escaped]}]))
     with pytest.raises(OutOfRange, match=r"tools\[0\]\.name"):
         chats["byte_level", "llama"].tokens(Chat(_turns(["q"]), tools=[{"name": "\ud800"}]))
 

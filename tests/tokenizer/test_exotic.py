@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=400,
         model_type="bpe",
         byte_fallback=True,
-        character_coverage=0.9,
+        character_coverage=0.98,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         minloglevel=2,

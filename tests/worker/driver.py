@@ -139,11 +139,10 @@ def generate(
     sampling: Sampling = GREEDY,
     *,
     driver: Driver | None = None,
-    slot: int = 0,
     pieces: Sequence[int] = (),
 ) -> list[int]:
     """A text, alone: its prompt in `pieces`, then token by token."""
-    driver = driver or Driver()
+    driver, slot = driver or Driver(), 3
     driver.join(slot, len(prompt), sampling)
     out: list[int] = []
     start = 0

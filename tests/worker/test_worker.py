@@ -43,7 +43,7 @@ def test_a_prompt_in_pieces_gives_the_text_of_a_whole_one(
     executor: LocalExecutor, pieces: list[int], sampling: Sampling
 ) -> None:
     whole = generate(executor, PROMPT, 12, sampling)
-    assert generate(executor, PROMPT, 12, sampling, pieces=pieces, slot=3) == whole
+    assert generate(executor, PROMPT, 12, sampling, pieces=pieces) == whole
 
 
 def test_an_output_token_given_back_as_prompt_is_the_same_text(executor: LocalExecutor) -> None:
@@ -214,6 +214,39 @@ def test_many_rows_of_logits_go_through_the_head_in_blocks(
     assert np.array_equal(whole.top_tokens, blocks.top_tokens)
 
 
+def test_each_of_several_prompts_in_a_step_has_its_own_next_token(executor: LocalExecutor) -> None:
+    driver, wanted = Driver(), LogprobsWanted(prompt_from=0)
+    for slot in (0, 1, 2):
+        driver.join(slot, len(PROMPT), GREEDY, wanted)
+    chunks = [
+        Chunk(slot, 0, PROMPT[:end], samples=0, logits=end, ahead=PROMPT[end])
+        for slot, end in ((0, 3), (1, 6), (2, 2))
+    ]
+    found = scored(step(executor, driver.batch(*chunks)))
+    assert found.tokens.tolist() == PROMPT[1:4] + PROMPT[1:7] + PROMPT[1:3]
+    # What was given ahead was not stored for another: the texts go on as they should.
+    ends = {0: 3, 1: 6, 2: 2}
+    rest = [Chunk(slot, end, PROMPT[end:]) for slot, end in ends.items()]
+    text = step(executor, driver.batch(*rest)).tokens.tolist()
+    assert text == generate(executor, PROMPT, 1) * 3
+
+
+def test_pages_may_be_swapped_by_copies() -> None:
+    pools = local()._open().pools
+    for pool in (*pools.kv, pools.tokens):
+        pool.copy_(torch.randint(0, 99, pool.shape))
+    size = SPEC.page_size
+    one, two = slice(3 * size, 4 * size), slice(9 * size, 10 * size)
+    before = [pool.clone() for pool in pools.kv], pools.tokens.clone()
+    pools.copy_pages(np.array([3, 9], np.int32), np.array([9, 3], np.int32))
+    for old, new in zip(
+        (*before[0], before[1][None]), (*pools.kv, pools.tokens[None]), strict=True
+    ):
+        assert torch.equal(new[:, one], old[:, two])
+        assert torch.equal(new[:, two], old[:, one])
+        assert torch.equal(new[:, 10 * size :], old[:, 10 * size :])
+
+
 def test_a_batch_that_crossed_a_process_border_is_the_same(executor: LocalExecutor) -> None:
     driver = Driver()
     driver.join(0, len(PROMPT), RANDOM)
@@ -285,7 +318,11 @@ def test_a_row_that_is_not_a_number_fails_alone(monkeypatch: pytest.MonkeyPatch)
     assert scored(result).owners.tolist() == [0, 3]
 
 
-def test_a_mask_row_is_for_the_row_that_chooses(executor: LocalExecutor) -> None:
+@pytest.mark.parametrize("block", [1, 256])
+def test_a_mask_row_is_for_the_row_that_chooses(
+    executor: LocalExecutor, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("espalier.worker.runner.BLOCK", block)
     driver = Driver()
     for slot in range(3):
         driver.join(slot, len(PROMPT), GREEDY)

@@ -1,0 +1,367 @@
+"""`Engine`: the whole engine in this process, for scripts and notebooks.
+
+The step loop runs on a thread of its own; callers wait for their entries to fill. There is no child
+process to start, so no `__main__` guard is needed, and an event loop that runs already is no
+hindrance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from msgspec.structs import asdict
+
+from espalier import logs
+from espalier.config.cli import from_keywords
+from espalier.config.engine import EngineSettings
+from espalier.config.env import environment
+from espalier.engine.build import Built, build
+from espalier.errors import NotBuilt, RequestError
+from espalier.front.asking import Asked, ask
+from espalier.front.client import Client
+from espalier.front.intake import Intake, ModelLimits
+from espalier.front.progress import Progress
+from espalier.front.replies import Replies
+from espalier.front.resolve import Decision, resolve
+from espalier.front.table import Wake
+from espalier.loading.facts import ModelFacts, read_facts
+from espalier.loading.hub import find, hub_places
+from espalier.platforms.detect import this_machine
+from espalier.protocol.messages import Failure
+from espalier.tokenizer.chat import Chat, ChatTemplate, NoChatTemplate
+from espalier.tokenizer.hf import HfTokenizer, load
+
+log = logging.getLogger(__name__)
+
+Params = Any  # a SamplingParams, a dict, or a list of one for each prompt
+_JOIN_S = 30.0  # how long a shutdown waits for the step it interrupts
+
+
+class Engine:
+    """One model, served from Python.
+
+    Keywords are those of SGLang's Engine and vLLM's LLM (`model_path`, `tp_size`, `dtype`,
+    `context_length`, `max_running_requests`, `mem_fraction_static`, ...), or `settings=` with a
+    whole EngineSettings. Use it in a `with` block, or call `shutdown`.
+    """
+
+    def __init__(self, *, settings: EngineSettings | None = None, **keywords: Any) -> None:
+        notices: Sequence[str] = ()
+        if settings is None:
+            parsed = from_keywords({"log_level": "error", **keywords})
+            settings, notices = parsed.settings, parsed.notices
+        elif keywords:
+            raise RequestError(f"settings and {next(iter(keywords))} are both given")
+        logs.set_up(settings.server.log_level)
+        for notice in notices:
+            log.warning("%s", notice)
+        folder = find(settings.model.path, hub_places(environment(), Path.home()))
+        self.facts: ModelFacts = read_facts(folder)
+        self.settings, self.decisions = _resolved(settings, self.facts, folder)
+        self.tokenizer = _tokenizer(self.settings, folder)
+        self._chat: ChatTemplate | None = None
+        self._running = _start(self.settings, self.facts, folder, self.tokenizer)
+        limits = self._running.built.limits
+        ends = self.facts.eos
+        if self.tokenizer is not None and self.tokenizer.special.eos is not None:
+            ends = tuple(dict.fromkeys((*ends, self.tokenizer.special.eos)))
+        self._intake = Intake(
+            self.tokenizer,
+            ModelLimits(
+                vocabulary=limits.vocabulary, context_length=limits.context_length, ends=ends
+            ),
+            _seeds(self.settings.model.seed),
+        )
+        self._finalizer = weakref.finalize(self, _Running.stop, self._running)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """End the loop and give back the memory. A second call does nothing."""
+        self._finalizer()
+
+    def generate(
+        self,
+        prompt: Any = None,
+        sampling_params: Params = None,
+        input_ids: Any = None,
+        *,
+        stream: bool = False,
+        progress: bool | None = None,
+        return_text_in_logprobs: bool = False,
+        **words: Any,
+    ) -> Any:
+        """Continue a prompt (a string or token ids) or a list of them.
+
+        Returns a dict with `text`, `output_ids` and `meta_info`; for several prompts or `n` > 1 a
+        list, `n` in a row for each prompt. With `stream`, an iterator of such dicts with the text
+        so far, and `index` when there are several. Words beside these: `return_logprob`,
+        `logprob_start_len`, `top_logprobs_num`, `token_ids_logprob`, `priority`, `cache_salt`,
+        `rid`. Raises RequestError if it cannot be served as asked.
+        """
+        asked = ask(self._intake, prompt, input_ids, sampling_params, words)
+        if stream:
+            return self._stream(asked, text=return_text_in_logprobs)
+        return self._wait(asked, progress, text=return_text_in_logprobs)
+
+    async def async_generate(
+        self,
+        prompt: Any = None,
+        sampling_params: Params = None,
+        input_ids: Any = None,
+        *,
+        stream: bool = False,
+        return_text_in_logprobs: bool = False,
+        **words: Any,
+    ) -> Any:
+        """`generate` for an event loop: awaited, it gives the reply, or an async iterator."""
+        asked = ask(self._intake, prompt, input_ids, sampling_params, words)
+        news = self._async_stream(asked, text=return_text_in_logprobs)
+        if stream:
+            return news
+        last: dict[int, dict[str, Any]] = {}
+        async for one in news:
+            last[one.pop("index", 0)] = one
+        return last[0] if asked.is_single else [last[place] for place in sorted(last)]
+
+    def chat(
+        self,
+        messages: Any,
+        sampling_params: Params = None,
+        *,
+        tools: Any = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **words: Any,
+    ) -> Any:
+        """Answer a conversation, or a list of them, through the model's own chat template."""
+        if tools:
+            raise RequestError("tools are not supported", hint="describe them in a message")
+        if not isinstance(messages, list) or not messages:
+            raise RequestError("messages must be a list that is not empty")
+        several = isinstance(messages[0], list)
+        prompts = [
+            self._template()
+            .tokens(
+                Chat(
+                    messages=one,
+                    add_generation_prompt=add_generation_prompt and not continue_final_message,
+                    continue_final_message=continue_final_message,
+                    options=chat_template_kwargs or {},
+                )
+            )
+            .tolist()
+            for one in (messages if several else [messages])
+        ]
+        given = prompts if several else prompts[0]
+        return self.generate(input_ids=given, sampling_params=sampling_params, **words)
+
+    def abort(self, rid: str) -> int:
+        """End the running requests that carry this label, exactly; returns how many."""
+        return self._running.abort(rid)
+
+    def flush_cache(self) -> None:
+        """Forget all cached prefixes that no running request uses."""
+        self._running.client.flush()
+
+    def get_tokenizer(self) -> HfTokenizer | None:
+        return self.tokenizer
+
+    def get_model_info(self) -> dict[str, Any]:
+        return {
+            "model_path": self.settings.model.path,
+            "architecture": self.facts.architecture,
+            "context_length": self._running.built.limits.context_length,
+            "vocabulary": self.facts.vocabulary,
+            "dtype": self.settings.model.dtype,
+            "is_generation": True,
+        }
+
+    def get_server_info(self) -> dict[str, Any]:
+        """What the engine settled on and why, and its counters."""
+        return {
+            "decisions": {one.field: (one.value, one.reason) for one in self.decisions},
+            "statistics": self.statistics(),
+            **self.get_model_info(),
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters since the start, and what is running and cached now."""
+        return self._running.statistics()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _NOT_BUILT:
+            raise NotBuilt(f"Engine.{name} is not supported", hint=_NOT_BUILT[name])
+        raise AttributeError(f"'Engine' object has no attribute {name!r}")
+
+    def _template(self) -> ChatTemplate:
+        if self.tokenizer is None:
+            raise NoChatTemplate
+        if self._chat is None:
+            self._chat = ChatTemplate(self.tokenizer)
+        return self._chat
+
+    def _send(self, asked: Asked, wake: Wake, *, text: bool) -> Replies:
+        entries = self._running.client.send(asked.prepared, wake)
+        return Replies(
+            entries,
+            self._running.client.table,
+            self.tokenizer,
+            is_single=asked.is_single,
+            text_in_logprobs=text,
+        )
+
+    def _wait(self, asked: Asked, shown: bool | None, *, text: bool) -> Any:
+        changed = threading.Event()
+        replies = self._send(asked, changed.set, text=text)
+        try:
+            with Progress(len(replies.entries), shown) as bar:
+                while (over := replies.num_over) < len(replies.entries):
+                    bar.update(over)
+                    changed.wait()
+                    changed.clear()
+                bar.update(over)
+        except BaseException:
+            self._running.client.abort(replies.entries)
+            raise
+        return replies.all()
+
+    def _stream(self, asked: Asked, *, text: bool) -> Iterator[dict[str, Any]]:
+        changed = threading.Event()
+        replies = self._send(asked, changed.set, text=text)
+        try:
+            while not replies.is_told:
+                changed.wait()
+                changed.clear()
+                replies.check()
+                yield from replies.news()
+        finally:
+            self._running.client.abort(replies.entries)
+
+    async def _async_stream(self, asked: Asked, *, text: bool) -> AsyncIterator[dict[str, Any]]:
+        changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        replies = self._send(asked, partial(_wake, loop, changed), text=text)
+        try:
+            while not replies.is_told:
+                await changed.wait()
+                changed.clear()
+                replies.check()
+                for one in replies.news():
+                    yield one
+        finally:
+            self._running.client.abort(replies.entries)
+
+
+class _Running:
+    """The loop on its thread, and the client that talks to it. Knows nothing of the Engine, so
+    that an Engine nobody refers to any more can be collected, and its loop ended.
+    """
+
+    def __init__(self, client: Client, built: Built) -> None:
+        self.client = client
+        self.built = built
+        self._thread = threading.Thread(target=self._run, name="espalier-loop", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.built.loop.stop()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_JOIN_S)
+        self.client.died(Failure(kind="EngineStopped", message="the engine was shut down"))
+        self.built.executor.close()
+
+    def abort(self, label: str) -> int:
+        entries = self.client.table.labelled(label)
+        self.client.abort(entries)
+        return len(entries)
+
+    def statistics(self) -> dict[str, Any]:
+        parts = (
+            self.built.scheduler.statistics(),
+            self.built.scheduler.state.cache.statistics(),
+        )
+        said = {name: value for part in parts for name, value in asdict(part).items()}
+        return {**said, "table": len(self.client.table)}
+
+    def _run(self) -> None:
+        try:
+            self.built.loop.run()
+        except Exception as error:
+            log.exception("the engine's loop ended")
+            hint = "make a new Engine; the log says what happened"
+            message = f"the engine failed: {error}"
+            self.client.died(Failure(kind="EngineFailed", message=message, hint=hint))
+
+
+def _start(
+    settings: EngineSettings, facts: ModelFacts, folder: Path, tokenizer: HfTokenizer | None
+) -> _Running:
+    most = max(1, settings.scheduler.max_queued // 2)
+    client = Client(tokenizer, most_outstanding=most)
+    built = build(settings, facts, folder, client.take)
+    client.connect(built.loop)
+    return _Running(client, built)
+
+
+def _resolved(
+    settings: EngineSettings, facts: ModelFacts, folder: Path
+) -> tuple[EngineSettings, tuple[Decision, ...]]:
+    settings, decisions = resolve(settings, facts, this_machine(settings.kernels.device))
+    return settings, tuple(decisions)
+
+
+def _tokenizer(settings: EngineSettings, folder: Path) -> HfTokenizer | None:
+    if settings.model.skip_tokenizer:
+        return None
+    place = settings.model.tokenizer_path
+    where = folder if place is None else find(place, hub_places(environment(), Path.home()))
+    template = settings.model.chat_template
+    kept = Path.home() / ".cache" / "espalier" / "tokenizers"
+    written = None if template is None else Path(template).read_text("utf-8")
+    return load(where, cache=kept, template=written)
+
+
+def _seeds(seed: int | None) -> Callable[[], int]:
+    """Where requests without a seed get theirs: from chance, or the same ones every time."""
+    draw = secrets.SystemRandom() if seed is None else Random(seed)
+    return lambda: draw.getrandbits(63)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
+    """From the engine's thread; an event loop that is closed has nobody to wake."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(changed.set)
+
+
+_NOT_BUILT = {
+    "encode": "embeddings are not built yet",
+    "async_encode": "embeddings are not built yet",
+    "score": "scoring is not built yet; use generate with return_logprob and logprob_start_len",
+    "rerank": "reranking is not built yet",
+    "load_lora_adapter": "adapters are not built yet; merge the adapter into the checkpoint",
+    "unload_lora_adapter": "adapters are not built yet",
+    "update_weights_from_disk": "make a new Engine with the new weights",
+    "update_weights_from_tensor": "make a new Engine with the new weights",
+    "update_weights_from_distributed": "make a new Engine with the new weights",
+    "release_memory_occupation": "shut the engine down, and make a new one later",
+    "resume_memory_occupation": "make a new Engine",
+    "start_profile": "profiling is not built yet",
+    "stop_profile": "profiling is not built yet",
+    "open_session": "sessions are not built yet; send the whole prompt, its prefix is cached",
+    "close_session": "sessions are not built yet",
+}
