@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 from msgspec.structs import asdict
 
@@ -29,6 +29,7 @@ from espalier.errors import NotBuilt, RequestError
 from espalier.front.asking import Asked, ask
 from espalier.front.client import Client
 from espalier.front.intake import Intake, ModelLimits
+from espalier.front.plan import stored
 from espalier.front.progress import Progress
 from espalier.front.replies import Replies
 from espalier.front.resolve import Decision, resolve
@@ -83,7 +84,7 @@ class Engine:
         )
         self._finalizer = weakref.finalize(self, _Running.stop, self._running)
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -321,7 +322,9 @@ def _start(
 def _resolved(
     settings: EngineSettings, facts: ModelFacts, folder: Path
 ) -> tuple[EngineSettings, tuple[Decision, ...]]:
-    settings, decisions = resolve(settings, facts, this_machine(settings.kernels.device))
+    settings, decisions = resolve(
+        settings, facts, this_machine(settings.kernels.device), stored(folder)
+    )
     return settings, tuple(decisions)
 
 
@@ -338,7 +341,7 @@ def _tokenizer(settings: EngineSettings, folder: Path) -> HfTokenizer | None:
 
 def _seeds(seed: int | None) -> Callable[[], int]:
     """Where requests without a seed get theirs: from chance, or the same ones every time."""
-    draw = secrets.SystemRandom() if seed is None else Random(seed)
+    draw = secrets.SystemRandom() if seed is None else Random(seed)  # noqa: S311  (noise, no secret)
     return lambda: draw.getrandbits(63)
 
 

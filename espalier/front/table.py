@@ -82,8 +82,7 @@ class Table:
     def labelled(self, label: str) -> list[Entry]:
         """The entries whose client gave them exactly this label."""
         with self.lock:
-            found = [e for e in self._entries.values() if e.prepared.wishes.label == label]
-        return found
+            return [e for e in self._entries.values() if e.prepared.wishes.label == label]
 
     def take(self, output: StepOutput) -> tuple[list[RequestId], int]:
         """Take a step's news in. Returns what the engine is to abort, and how many ended."""

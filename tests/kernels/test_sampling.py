@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from espalier.kernels.sampling import (
-    _mixed_in_place,
     WORD,
+    _mixed_in_place,
     exponential,
     keep,
     keep_row_by_row,
