@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from espalier.cache.node import Loan, Match, Node, common, common_bytes, root_of
 from espalier.protocol.arrays import Ids
 
+_MANY = 8
+
 
 def key_of(tokens: Ids) -> bytes:
-    """A page's tokens as bytes whose order is that of the tokens."""
-    return tokens.astype(">i4").tobytes()
+    """A page's tokens as bytes. Sorted in any one order, those that share most are neighbours."""
+    return tokens.tobytes()
 
 
 class RadixTree:
@@ -57,11 +59,12 @@ class RadixTree:
             return node
         assert node.parent is not None, "a root has no edge"
         assert 0 < used < len(node.tokens), "a cut is inside an edge"
+        assert not node.stale, "a stale edge stays as it is"
         cut = used // self.page_size
         upper = Node(
             node.namespace,
-            node.tokens[:used],
-            node.pages[:cut],
+            node.tokens[:used].copy(),  # a view would keep the whole run alive
+            node.pages[:cut].copy(),
             node.parent,
             node.start + used,
             pending=node.pending,
@@ -70,11 +73,10 @@ class RadixTree:
             last_used=node.last_used,
             hits=node.hits,
             pins=node.pins,
-            stale=node.stale,
         )
-        if not node.stale:
-            node.parent.children[self.key(upper)] = upper
-        node.tokens, node.pages, node.parent = node.tokens[used:], node.pages[cut:], upper
+        node.parent.children[self.key(upper)] = upper
+        node.tokens, node.pages = node.tokens[used:].copy(), node.pages[cut:].copy()
+        node.parent = upper
         upper.children[self.key(node)] = node
         upper.keys.append(self.key(node))
         self.version += 1
@@ -94,11 +96,20 @@ class RadixTree:
         self.version += 1
 
     def detach(self, node: Node) -> None:
-        """Take a node, and so all below it, out of its parent's index."""
-        assert node.parent is not None, "a root stays"
+        """Take a node, and so all below it, out of the tree."""
+        self.version += 1
+        if node.parent is None:
+            del self.roots[node.namespace]
+            return
         key = self.key(node)
-        assert node.parent.children.pop(key) is node, "I5: a child stands under another's page"
-        self._forget_key(node.parent, key)
+        del node.parent.children[key]
+        self.forget_keys(node.parent, [key])
+
+    def prune(self, node: Node) -> None:
+        """Drop a root under which nothing is left, or names never used again would pile up."""
+        if node.parent is not None or node.pins or node.children or node.loans or node.stale:
+            return
+        self.roots.pop(node.namespace, None)
 
     def lend(self, loan: Loan) -> None:
         lent = loan.node.loans.setdefault(loan.key, [])
@@ -108,11 +119,15 @@ class RadixTree:
         self.version += 1
 
     def withdraw(self, loan: Loan) -> None:
+        """End a loan, if a discarded path has not done so already."""
+        if not loan.is_entered:
+            return
+        loan.is_entered = False
         lent = loan.node.loans[loan.key]
         lent.remove(loan)
         if not lent:
             del loan.node.loans[loan.key]
-            self._forget_key(loan.node, loan.key)
+            self.forget_keys(loan.node, [loan.key])
         self.version += 1
 
     def tails_before(self, parent: Node, key: bytes) -> list[Node]:
@@ -139,10 +154,15 @@ class RadixTree:
             if node.parent is not None:
                 yield node
 
-    def _forget_key(self, parent: Node, key: bytes) -> None:
-        if key not in parent.children and key not in parent.loans:
+    def forget_keys(self, parent: Node, keys: list[bytes]) -> None:
+        """Take keys that nothing bears any more out of the sorted ones."""
+        gone = [key for key in keys if key not in parent.children and key not in parent.loans]
+        if len(gone) > _MANY:  # each deletion moves all that follow
+            dropped = set(gone)
+            parent.keys = [key for key in parent.keys if key not in dropped]
+            return
+        for key in gone:
             del parent.keys[bisect_left(parent.keys, key)]
-        self.version += 1
 
     def _inside(self, node: Node, length: int, tail: int, page: int) -> Match:
         """The look-up ended inside an edge: what goes on is that edge's next page, or nothing."""
