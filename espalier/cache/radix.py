@@ -109,7 +109,8 @@ class RadixTree:
         """Drop a root under which nothing is left, or names never used again would pile up."""
         if node.parent is not None or node.pins or node.children or node.loans or node.stale:
             return
-        self.roots.pop(node.namespace, None)
+        if self.roots.get(node.namespace) is node:
+            del self.roots[node.namespace]
 
     def lend(self, loan: Loan) -> None:
         lent = loan.node.loans.setdefault(loan.key, [])

@@ -6,7 +6,7 @@ and its matrix products are ours, so that no row depends on its batch. No code f
 ever run, and nothing is looked up in the hub: the class is one that transformers itself lists.
 
 A model is taken on proof, not on its word. When it is built, two tokens go through it, with zeros
-for weights (`_Probe`): what every layer asks of attention is read off the call itself, the mask it
+for weights (`attention.foreign.Probe`): what every layer asks of attention is read off the call itself, the mask it
 wants must be the causal one or a window of it, and not-a-number that is planted in the first
 token's attention must reach that token's output and never the second's, so no state or convolution
 carries anything from token to token beside attention. Whatever fails is refused by name.
@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,6 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AttentionInterface,
-    AttentionMaskInterface,
     AutoModelForCausalLM,
 )
 from transformers.initialization import no_init_weights
@@ -37,50 +35,46 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from espalier.attention.base import Heads, Step
+from espalier.attention.foreign import PROBING, SERVING, WAY_OUT, Call, Probe
 from espalier.errors import CheckpointError, NotBuilt
+from espalier.kernels.linear import linear
 from espalier.layers.build import Build
-
-linear = F.linear
 from espalier.loading.weights import Names
 
-SERVING, PROBING = "espalier", "espalier-probe"  # our names among transformers' attentions
 # Beside private keys: what names code or an implementation, and what the engine decides itself.
 DROPPED = frozenset(
-    """auto_map architectures attn_implementation dtype experts_implementation id2label
-    kernel_config label2id num_labels output_attentions output_hidden_states quantization_config
-    return_dict torch_dtype transformers_version transformers_weights use_cache use_kernels
-    """.split()
+    [
+        "auto_map",
+        "architectures",
+        "attn_implementation",
+        "dtype",
+        "experts_implementation",
+        "id2label",
+        "kernel_config",
+        "label2id",
+        "num_labels",
+        "output_attentions",
+        "output_hidden_states",
+        "quantization_config",
+        "return_dict",
+        "torch_dtype",
+        "transformers_version",
+        "transformers_weights",
+        "use_cache",
+        "use_kernels",
+    ]
 )
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 ROPE_TYPES = {"default", "linear", "llama3", "yarn", "proportional"}  # the same at any length
-# What a layer may hand to attention beside what is understood: it does not change the result.
-HARMLESS = frozenset(
-    """cache_position dropout espalier is_causal output_attentions output_hidden_states
-    position_embeddings position_ids return_dict use_cache
-    """.split()
-)
 # What older checkpoints hold beside weights: frequencies and causal masks.
-EXTRAS = tuple(
-    """.rotary_emb.inv_freq .attn.bias .attn.masked_bias .attention.bias .attention.masked_bias
-    """.split()
+EXTRAS = (
+    ".rotary_emb.inv_freq",
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
 )
 EXPERTS = {"experts.gate_up_proj": ("gate_proj", "up_proj"), "experts.down_proj": ("down_proj",)}
-PRODUCTS = {
-    torch.addmm,
-    torch.baddbmm,
-    torch.bmm,
-    torch.conv1d,
-    torch.einsum,
-    torch.matmul,
-    torch.mm,
-    Tensor.__matmul__,
-    Tensor.bmm,
-    Tensor.matmul,
-    Tensor.mm,
-    F.scaled_dot_product_attention,
-}
-FAR = 1 << 30  # a position beyond any window
-WAY_OUT = "docs/concepts/models.md says which models are served"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +120,7 @@ class GenericForCausalLM(nn.Module):
         for name, child in inner.named_children():
             self.add_module(name, child)
         head = _head(inner)
-        self._heads = _Probe(type(inner).__name__).run(inner, head, build.device)
+        self._heads = Probe(type(inner).__name__).run(inner, head, build.device)
         self._whole, self._head = (inner,), (head,)  # in tuples: not modules of this one
         inner.set_attn_implementation(SERVING)
         self.names = _names(inner)
@@ -151,39 +145,12 @@ class GenericForCausalLM(nn.Module):
         return list(self._heads.values())
 
 
-class _Rider(Protocol):
-    """What rides along through transformers' code to every attention layer."""
-
-    def attend(self, call: _Call) -> Tensor: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What a layer asks of attention; tensors without transformers' batch of one."""
-
-    module: nn.Module
-    q_TNH: Tensor
-    k_TKH: Tensor
-    v_TKH: Tensor
-    mask: Any
-    asked: Mapping[str, Any]
-
-
-def _attention(
-    module: nn.Module, q: Tensor, k: Tensor, v: Tensor, attention_mask: Any, **asked: Any
-) -> tuple[Tensor, None]:
-    """transformers' attention interface: heads before tokens when called, and after in the result."""
-    rider: _Rider = asked["espalier"]
-    q_TNH, k_TKH, v_TKH = (x[0].transpose(0, 1) for x in (q, k, v))
-    return rider.attend(_Call(module, q_TNH, k_TKH, v_TKH, attention_mask, asked))[None], None
-
-
 @dataclass(frozen=True, slots=True)
 class _Serving:
     step: Step
     heads: Mapping[nn.Module, Heads]
 
-    def attend(self, call: _Call) -> Tensor:
+    def attend(self, call: Call) -> Tensor:
         return self.step.attend(call.q_TNH, call.k_TKH, call.v_TKH, self.heads[call.module])
 
 
@@ -199,8 +166,14 @@ class _OurProducts(TorchFunctionMode):
     ) -> Any:
         del types
         if func is F.linear:
-            return linear(*args, **(kwargs or {}))
+            return _product(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def _product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
+    """F.linear by our own rows; the names are torch's, since callers use them."""
+    out = linear(input.flatten(0, -2), weight).unflatten(0, input.shape[:-1])
+    return out if bias is None else out + bias
 
 
 def _made(config: GenericConfig, build: Build) -> Any:
@@ -245,9 +218,9 @@ def _check_config(cls: str, hf: Any) -> None:
 
 def _check_class(cls: Any) -> None:
     """What the class itself says of its state and its attention."""
-    if cls._is_stateful:  # noqa: SLF001  (transformers has no public word for it)
+    if cls._is_stateful:
         raise NotBuilt(f"{cls.__name__} keeps recurrent state beside attention", hint=WAY_OUT)
-    if not cls._supports_attention_backend:  # noqa: SLF001
+    if not cls._supports_attention_backend:
         raise NotBuilt(f"{cls.__name__} does not leave its attention to others", hint=WAY_OUT)
 
 
@@ -279,107 +252,3 @@ def _names(model: Any) -> Names:
         experts=EXPERTS,
         ignored=tuple(end for end in EXTRAS if not any(name.endswith(end) for name in real)),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Mask:
-    """The causal mask, or a window of it."""
-
-    window: int | None
-
-
-def _mask(*, mask_function: Callable[..., Any], config: Any, **_: Any) -> _Mask:
-    """transformers' mask interface, for the probe: what is the mask that a model wants?"""
-
-    def sees(position: int) -> bool:
-        zero, here, there = (torch.tensor(n) for n in (0, FAR, position))
-        return bool(mask_function(zero, zero, here, there))
-
-    window = None if sees(0) else int(config.sliding_window)
-    edge = (False, True) if window else (True, True)
-    start = FAR - (window or FAR)
-    if (sees(start), sees(start + 1)) != edge or (sees(FAR), sees(FAR + 1)) != (True, False):
-        raise NotBuilt(f"{type(config).__name__} wants a mask that is not causal", hint=WAY_OUT)
-    return _Mask(window)
-
-
-AttentionInterface.register(SERVING, _attention)
-AttentionInterface.register(PROBING, _attention)
-AttentionMaskInterface.register(PROBING, _mask)
-
-
-class _Probe(TorchFunctionMode):
-    """Sends two tokens through a model, and notes what it asks of attention.
-
-    All weights are zero, so not-a-number is the only thing that can spread; attention puts it in
-    the first token's row.
-    """
-
-    def __init__(self, cls: str) -> None:
-        super().__init__()
-        self.cls = cls
-        self.found: dict[nn.Module, Heads] = {}
-
-    def run(self, model: Any, head: Any, device: torch.device) -> dict[nn.Module, Heads]:
-        """The attention layers in the order in which they are called."""
-        tokens = torch.zeros(1, 2, dtype=torch.int64, device=device)
-        positions = torch.arange(2, device=device)[None]
-        try:
-            with torch.no_grad(), self:
-                hidden_12D = model.base_model(
-                    input_ids=tokens, position_ids=positions, use_cache=False, espalier=self
-                ).last_hidden_state
-                logits_12V = head(inputs_embeds=hidden_12D).logits
-        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
-            raise self.refusal(f"cannot run on attention of ours: {error!r}") from error
-        for x in (hidden_12D, logits_12V):
-            if x.isnan().any(-1).tolist() != [[True, False]]:
-                raise self.refusal("carries more from token to token than attention does")
-        return self.found
-
-    def refusal(self, why: str) -> NotBuilt:
-        return NotBuilt(f"{self.cls} {why}", hint=WAY_OUT)
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Products that `_OurProducts` does not take over must have nothing to sum."""
-        del types
-        if func in PRODUCTS and not (isinstance(args[0], Tensor) and args[0].shape[-1] == 1):
-            raise self.refusal(f"has a product ({func.__name__}) that is rounded by the batch")
-        return func(*args, **(kwargs or {}))
-
-    def attend(self, call: _Call) -> Tensor:
-        """Note one layer, and refuse what it asks for if we do not do it."""
-        self._check(call)
-        query, size = call.q_TNH.shape[1:]
-        self.found[call.module] = Heads(
-            layer=len(self.found),
-            query=query,
-            key_value=call.k_TKH.shape[1],
-            size=size,
-            scale=float(call.asked.get("scaling") or size**-0.5),
-            window=call.mask.window,
-            soft_cap=call.asked.get("softcap"),
-        )
-        out_TNH = torch.zeros_like(call.q_TNH)
-        out_TNH[0] = torch.nan
-        return out_TNH
-
-    def _check(self, call: _Call) -> None:
-        if call.module in self.found:
-            raise self.refusal("uses a layer twice, and would need its cache twice")
-        k, v, tokens = call.k_TKH.shape, call.v_TKH.shape, call.q_TNH.shape[0]
-        if k != v or k[0] != tokens or call.q_TNH.shape[2] != k[2] or call.q_TNH.shape[1] % k[1]:
-            raise self.refusal(f"has queries of {tuple(call.q_TNH.shape)}, keys {k}, values {v}")
-        understood = {"scaling", "sliding_window", "softcap"} | HARMLESS
-        for name, value in call.asked.items():
-            if name not in understood and value is not None and value is not False:
-                raise self.refusal(f"asks for {name!r} in attention")
-        window = call.asked.get("sliding_window")
-        if not isinstance(call.mask, _Mask) or window not in {None, call.mask.window}:
-            raise self.refusal(f"has a window of {window} and a mask of {call.mask}")

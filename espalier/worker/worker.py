@@ -14,6 +14,7 @@ from torch import nn
 from espalier.attention import BACKENDS
 from espalier.distributed.group import Alone, Group
 from espalier.errors import ConfigError, UnknownName
+from espalier.kernels.linear import linear
 from espalier.kernels.sampling import keep, race
 from espalier.layers.build import Build
 from espalier.loading.checkpoint import Checkpoint
@@ -81,6 +82,8 @@ class Worker:
             torch.set_num_threads(spec.threads)
         if spec.device == "cpu":
             keep.choose("row by row")
+        else:
+            linear.choose("vendor")
             race.choose("row by row")
         config = read_config(Path(spec.folder)) if spec.config is None else spec.config
         build = Build(dtype_of(spec), torch.device(spec.device), group or Alone())
