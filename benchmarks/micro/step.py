@@ -27,7 +27,7 @@ RNG = np.random.default_rng(0)
 
 
 def scheduler(running: int, page_size: int, policy: str) -> Scheduler:
-    pages = running * (PROMPT + STEPS + 100) // page_size + running + 64
+    pages = running * (PROMPT + STEPS + 100) // page_size + 2 * running + 64
     limits = Limits(
         max_step_tokens=max(8192, running + 1),
         chunk_tokens=8192,
@@ -46,7 +46,7 @@ def scheduler(running: int, page_size: int, policy: str) -> Scheduler:
 def request(number: int) -> Generate:
     prompt = ids(RNG.integers(0, 32_000, PROMPT))
     stop = Sampling(temperature=0.0, stop=(31_999,))
-    return Generate(request=RequestId(number), prompt=prompt, max_tokens=2_000, sampling=stop)
+    return Generate(request=RequestId(number), prompt=prompt, max_tokens=STEPS + 64, sampling=stop)
 
 
 def answer(batch: StepBatch) -> StepResult:

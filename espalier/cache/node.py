@@ -90,6 +90,16 @@ def path(node: Node) -> Iterator[Node]:
         step = step.parent
 
 
+def of_one_step(node: Node) -> list[Node]:
+    """`node` and those right above it that the same step fills: splits make several of one."""
+    parts = [node]
+    while (above := parts[-1].parent) is not None and above.parent is not None:
+        if not node.pending or above.pending != node.pending:
+            break
+        parts.append(above)
+    return parts
+
+
 def joined(arrays: list[Ids]) -> Ids:
     """The arrays one after the other."""
     if not arrays:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from espalier.cache.check import check_cache
 from espalier.cache.eviction import ORDERS
-from espalier.cache.node import Loan, Match, Node, common, joined, path
+from espalier.cache.node import Loan, Match, Node, common, joined, of_one_step, path
 from espalier.cache.pages import PageAllocator
 from espalier.cache.radix import RadixTree, key_of
 from espalier.cache.stock import Stock
@@ -55,11 +55,12 @@ class PrefixCache:
         self.num_pages = num_pages
         self.allocator = PageAllocator(num_pages)
         self.tree = RadixTree(page_size)
-        self.stock = Stock(self.tree, ORDERS.get(eviction))
+        self.stock = Stock(
+            self.tree, ORDERS.get(eviction), sharing=sharing, max_tokens=max_cached_tokens
+        )
         self.stale = self.stock.stale  # out of the tree, and still pinned
         self.deferred_holds: list[Hold] = []  # released behind a fence
         self._pending: list[tuple[int, Node | Loan]] = []
-        self._max_cached_tokens = max_cached_tokens
         # These two concern the tree alone. Without sharing it is empty, and every match too.
         self.match = self.tree.match
         self.withdraw = self.tree.withdraw
@@ -84,7 +85,7 @@ class PrefixCache:
         """Keep a match's whole pages until `release`; its tail is to be copied before anything."""
         assert match.version == self.version, "look up again: the tree has changed"
         if match.whole:
-            node = self._split(match.node, match.whole - match.node.start)
+            node = self.tree.split(match.node, match.whole - match.node.start)
         else:
             node = self.tree.root(match.namespace)
         self.stock.tick()
@@ -106,8 +107,8 @@ class PrefixCache:
         if hold.released_after > self.tree.settled:
             self.deferred_holds.append(hold)
         else:
-            self._unpin(hold)
-            self._enforce_limit()
+            self.free(self.stock.unpin_path(hold.node))
+            self.allocator.free(self.stock.evict_excess())
 
     def extend(
         self, hold: Hold, tokens: Ids, pages: Ids, *, step: int, priority: int = 0
@@ -126,17 +127,20 @@ class PrefixCache:
             rest = tokens[place:]
             child = node.children.get(key_of(rest[:size]))
             if child is None:
-                node = self._grow(node, rest, pages[place // size :], step, priority)
+                node = self.stock.grow(node, rest, pages[place // size :], step)
+                node.priority = priority
+                self._pending.append((step, node))
             else:
                 same = common(child.tokens, rest)
-                node = self._split(child, same - same % size)
+                node = self.tree.split(child, same - same % size)
                 self.stock.pin(node)
                 self.stock.touch(node)
                 node.priority = max(node.priority, priority)
                 self.free(pages[place // size : place // size + len(node.pages)])
             used.append(node.pages)
             place += len(node.tokens)
-        self._enforce_limit()
+        self._settle_filled()
+        self.allocator.free(self.stock.evict_excess())
         return Extended(Hold(node), joined(used))
 
     def keep_tail(self, hold: Hold, tokens: Ids, page: int) -> None:
@@ -152,7 +156,7 @@ class PrefixCache:
         self.stock.tick()
         self.free(self.stock.drop_tails(tail))
         self.stock.enter(tail)
-        self._enforce_limit()
+        self.allocator.free(self.stock.evict_excess())
 
     def lend(self, hold: Hold, tokens: Ids, page: int, step: int) -> Loan:
         """Let others copy a running request's unfinished page once `step` has come back."""
@@ -183,16 +187,11 @@ class PrefixCache:
         """Step `step` has come back, and all before it."""
         self.tree.settled = max(self.tree.settled, step)
         self.allocator.settle(step)
-        if self._pending:
-            self._settle_pending(step)
-        if self.deferred_holds:
-            due = [hold for hold in self.deferred_holds if hold.released_after <= step]
-            self.deferred_holds = [
-                hold for hold in self.deferred_holds if hold.released_after > step
-            ]
-            for hold in due:
-                self._unpin(hold)
-            self._enforce_limit()
+        self._settle_filled()
+        for hold in [one for one in self.deferred_holds if one.released_after <= step]:
+            self.deferred_holds.remove(hold)
+            self.free(self.stock.unpin_path(hold.node))
+        self.allocator.free(self.stock.evict_excess())
 
     def rollback(self, step: int) -> None:
         """Step `step` failed, and all after it: what they were to fill leaves the tree."""
@@ -203,7 +202,7 @@ class PrefixCache:
                 case Loan():
                     self.withdraw(one)
                 case Node() if not one.stale:
-                    self.free(self.stock.discard(one))
+                    self.free(self.stock.discard(of_one_step(one)[-1]))
                 case Node():
                     pass
 
@@ -248,51 +247,15 @@ class PrefixCache:
         """
         check_cache(self.allocator, self.stock, owned)
 
-    def _split(self, node: Node, used: int) -> Node:
-        upper = self.tree.split(node, used)
-        if upper is not node and upper.pending > self.tree.settled:
-            self._pending.append((upper.pending, upper))
-        return upper
-
-    def _grow(self, parent: Node, tokens: Ids, pages: Ids, step: int, priority: int) -> Node:
-        """A new node under `parent`, pinned once for the hold that it is for."""
-        node = Node(
-            parent.namespace,
-            tokens.copy(),
-            pages.copy(),
-            parent,
-            parent.end + len(tokens),
-            pending=step,
-            priority=priority,
-            pins=1,
-            stale=parent.stale or not self.sharing,
-        )
-        self.stock.enter(node)
-        if step > self.tree.settled:
-            self._pending.append((step, node))
-        elif not node.stale:
-            self.free(self.stock.drop_tails(node))
-        return node
-
-    def _settle_pending(self, step: int) -> None:
-        """What the step has filled can be copied now, and stands in for shorter tails beside it."""
-        due = [one for after, one in self._pending if after <= step]
-        if not due:
+    def _settle_filled(self) -> None:
+        """What is filled by now can be copied, and stands in for shorter tails beside it."""
+        settled = self.tree.settled
+        filled = [one for after, one in self._pending if after <= settled]
+        if not filled:
             return
-        self._pending = [one for one in self._pending if one[0] > step]
+        self._pending = [one for one in self._pending if one[0] > settled]
         self.tree.version += 1
-        for one in due:
+        for one in filled:
             if isinstance(one, Node) and not one.stale:
-                self.free(self.stock.drop_tails(one))
-
-    def _unpin(self, hold: Hold) -> None:
-        self.free(self.stock.unpin_path(hold.node))
-
-    def _enforce_limit(self) -> None:
-        limit = self._max_cached_tokens
-        if limit is None:
-            return
-        counts = self.stock.counts
-        while counts.unpinned_tokens > limit:
-            over = -(-(counts.unpinned_tokens - limit) // self.page_size)
-            self.allocator.free(self.stock.evict(min(over, counts.unpinned)))
+                for part in of_one_step(one):
+                    self.free(self.stock.drop_tails(part))

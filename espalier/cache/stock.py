@@ -27,8 +27,12 @@ class Counts:
 
 
 class Stock:
-    def __init__(self, tree: RadixTree, order: Order) -> None:
+    def __init__(
+        self, tree: RadixTree, order: Order, *, sharing: bool, max_tokens: int | None
+    ) -> None:
         self.tree = tree
+        self.sharing = sharing
+        self.max_tokens = max_tokens  # to keep that nobody pins
         self.leaves = Leaves(order)
         self.counts = Counts()
         self.stale: set[Node] = set()
@@ -69,6 +73,21 @@ class Stock:
                 self._look_at(node)
         return joined(unused)
 
+    def grow(self, parent: Node, tokens: Ids, pages: Ids, step: int) -> Node:
+        """A new node under `parent`, pinned once for the hold that it is for."""
+        node = Node(
+            parent.namespace,
+            tokens.copy(),
+            pages.copy(),
+            parent,
+            parent.end + len(tokens),
+            pending=step,
+            pins=1,
+            stale=parent.stale or not self.sharing,
+        )
+        self.enter(node)
+        return node
+
     def enter(self, node: Node) -> None:
         """A new node, its parent set: into the tree, or out of it from the start if it is stale."""
         node.created = node.last_used = self._clock
@@ -88,8 +107,10 @@ class Stock:
         tails = self.tree.tails_before(node.parent, self.tree.key(node))
         for tail in tails:
             assert not tail.pins, "I3: a tail is copied from, never pinned"
-            self._remove(tail)
-            self.tree.forget_keys(node.parent, [self.tree.key(tail)])
+            key = self.tree.key(tail)
+            self._uncount(len(tail.pages), len(tail.tokens))
+            self._remove(tail, key)
+            self.tree.forget_keys(node.parent, [key])
         return joined([tail.pages for tail in tails])
 
     def evict(self, pages: int) -> Ids:
@@ -97,22 +118,36 @@ class Stock:
         assert pages <= self.counts.unpinned, "I4: more is to be evicted than is evictable"
         dropped: list[Ids] = []
         keys: defaultdict[Node, list[bytes]] = defaultdict(list)
-        left = pages
+        left, tokens = pages, 0
         while left > 0:
             leaf = self.leaves.pop()
             assert leaf is not None, "I4: evictable pages are counted, and no leaf is evictable"
             if len(leaf.pages) > left:
                 dropped.append(self._trim(leaf, left))
+                tokens += left * self.tree.page_size
                 break
             left -= len(leaf.pages)
+            tokens += len(leaf.tokens)
             dropped.append(leaf.pages)
             assert leaf.parent is not None, "a root is not evicted"
-            keys[leaf.parent].append(self.tree.key(leaf))
-            self._remove(leaf)
+            key = self.tree.key(leaf)
+            keys[leaf.parent].append(key)
+            self._remove(leaf, key)
         for parent, gone in keys.items():
-            self.tree.forget_keys(parent, gone)
-            self.tree.prune(parent)
+            if not parent.stale:
+                self.tree.forget_keys(parent, gone)
+                self.tree.prune(parent)
+        self._uncount(pages, tokens)
         self.counts.evicted += pages
+        self.tree.version += 1
+        return joined(dropped)
+
+    def evict_excess(self) -> Ids:
+        """Evict until no more than `max_tokens` are kept that nobody pins; returns the pages."""
+        dropped: list[Ids] = []
+        while self.max_tokens is not None and self.counts.unpinned_tokens > self.max_tokens:
+            over = -(-(self.counts.unpinned_tokens - self.max_tokens) // self.tree.page_size)
+            dropped.append(self.evict(over))
         return joined(dropped)
 
     def discard(self, top: Node) -> Ids:
@@ -130,39 +165,33 @@ class Stock:
             if node.pins:
                 self.stale.add(node)
             else:
-                self._uncount(node)
+                self._uncount(len(node.pages), len(node.tokens))
                 unused.append(node.pages)
         if top.parent is not None:
             self._look_at(top.parent)
         return joined(unused)
 
-    def _remove(self, leaf: Node) -> None:
-        """Take an unpinned leaf out; its key in the sorted ones is left to the caller."""
+    def _remove(self, leaf: Node, key: bytes) -> None:
+        """Take an unpinned leaf out; counting, and the sorted keys, are the caller's."""
         parent = leaf.parent
         assert parent is not None, "a root is not removed"
-        del parent.children[self.tree.key(leaf)]
+        del parent.children[key]
         leaf.stale = True
-        self._uncount(leaf)
-        self.tree.version += 1
         if parent.is_evictable_leaf:
             self.leaves.push(parent)
 
     def _trim(self, leaf: Node, pages: int) -> Ids:
-        """Drop the last pages of a leaf; its beginning stays."""
+        """Drop the last pages of a leaf; its beginning stays. Counting is the caller's."""
         dropped, tokens = leaf.pages[-pages:], pages * self.tree.page_size
         leaf.tokens, leaf.pages = leaf.tokens[:-tokens].copy(), leaf.pages[:-pages].copy()
         leaf.end -= tokens
-        self.counts.cached -= pages
-        self.counts.unpinned -= pages
-        self.counts.unpinned_tokens -= tokens
-        self.tree.version += 1
         self.leaves.push(leaf)
         return dropped
 
-    def _uncount(self, node: Node) -> None:
-        self.counts.cached -= len(node.pages)
-        self.counts.unpinned -= len(node.pages)
-        self.counts.unpinned_tokens -= len(node.tokens)
+    def _uncount(self, pages: int, tokens: int) -> None:
+        self.counts.cached -= pages
+        self.counts.unpinned -= pages
+        self.counts.unpinned_tokens -= tokens
 
     def _look_at(self, node: Node) -> None:
         """A node lost a child or its last pin: it may be next to go."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from espalier.protocol.sampling import LogprobsWanted, Sampling
 from espalier.speculative.ngram import Ngram
-
 from tests.fakes import VOCABULARY
 from tests.system.world import Shape, World
 

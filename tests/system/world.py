@@ -19,7 +19,6 @@ from espalier.scheduler import invariants
 from espalier.scheduler.plan import Limits
 from espalier.scheduler.scheduler import Scheduler
 from espalier.speculative.base import Proposer
-
 from tests.fakes import VOCABULARY, Clock, FakeExecutor, oracle, score
 
 
@@ -91,6 +90,7 @@ class World:
         self.happened: Counter[str] = Counter()
         self.log: list[tuple[int, ...]] = []
         self.steps = 0
+        self.checks = 0
 
     @property
     def live(self) -> list[int]:
@@ -210,6 +210,7 @@ class World:
             self._finish(finished)
 
     def check(self) -> None:
+        self.checks += 1
         invariants.check(self.scheduler.state)
 
     def _finish(self, finished: Finished) -> None:
