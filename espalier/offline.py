@@ -13,6 +13,7 @@ import secrets
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -24,8 +25,9 @@ from espalier import logs
 from espalier.config.cli import from_keywords
 from espalier.config.engine import EngineSettings
 from espalier.config.env import environment
+from espalier.config.model import ModelSettings
 from espalier.engine.build import Built, build
-from espalier.errors import NotBuilt, RequestError
+from espalier.errors import ConfigError, NotBuilt, RequestError
 from espalier.front.asking import Asked, ask
 from espalier.front.client import Client
 from espalier.front.intake import Intake, ModelLimits
@@ -65,7 +67,7 @@ class Engine:
         logs.set_up(settings.server.log_level)
         for notice in notices:
             log.warning("%s", notice)
-        folder = find(settings.model.path, hub_places(environment(), Path.home()))
+        folder = _folder(settings.model)
         self.facts: ModelFacts = read_facts(folder)
         self.settings, self.decisions = _resolved(settings, self.facts, folder)
         self.tokenizer = _tokenizer(self.settings, folder)
@@ -185,6 +187,7 @@ class Engine:
     def get_model_info(self) -> dict[str, Any]:
         return {
             "model_path": self.settings.model.path,
+            "served_model_name": self.settings.model.served_name or self.settings.model.path,
             "architecture": self.facts.architecture,
             "context_length": self._running.built.limits.context_length,
             "vocabulary": self.facts.vocabulary,
@@ -326,6 +329,19 @@ def _resolved(
         settings, facts, this_machine(settings.kernels.device), stored(folder)
     )
     return settings, tuple(decisions)
+
+
+def _folder(model: ModelSettings) -> Path:
+    """The checkpoint's files, fetched from the hub if they are not here."""
+    if not model.path:
+        raise ConfigError(
+            "no model is named", hint="give model_path: a folder, or a hub's org/name"
+        )
+    places = hub_places(environment(), Path.home())
+    if model.download_dir is not None:
+        places = replace(places, cache=Path(model.download_dir).expanduser())
+    is_here = model.revision is None or Path(model.path).expanduser().is_dir()
+    return find(model.path if is_here else f"{model.path}@{model.revision}", places)
 
 
 def _tokenizer(settings: EngineSettings, folder: Path) -> HfTokenizer | None:

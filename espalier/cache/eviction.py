@@ -80,10 +80,10 @@ class Leaves:
     def pop(self) -> Node | None:
         """The next to be evicted, taken out."""
         while self._heap:
-            entry = heapq.heappop(self._heap)
-            if _holds(entry):
-                leaf: Node = entry[-1]
-                return leaf
+            *_, stamp, leaf = heapq.heappop(self._heap)
+            if leaf.stamp == stamp and leaf.is_evictable_leaf:
+                evictable: Node = leaf
+                return evictable
         return None
 
     def standing(self) -> set[Node]:

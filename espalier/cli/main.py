@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> str:
-    if not argv or _HELP.intersection(argv):
+    if not argv or _HELP.intersection(argv[:2]):
         return usage(argv)
     if argv[0] == "--version":
         return version(argv)

@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from espalier.errors import OutOfRange, RequestError
-from espalier.front.intake import Intake, Prepared, wishes_of
+import numpy as np
+
+from espalier.errors import RequestError
+from espalier.front.checks import refused
+from espalier.front.intake import Intake, Prepared
 from espalier.front.params import SamplingParams
+from espalier.front.wishes import WORDS, Wishes
 
 # Arguments of `generate` whose features are not built; refused when they ask for something.
 NOT_BUILT = {
@@ -31,15 +35,6 @@ NOT_BUILT = {
     "bootstrap_room": "prefill and decode on different machines is not built yet",
     "data_parallel_rank": "data parallelism is not built yet",
 }
-ASIDE = (
-    "return_logprob",
-    "logprob_start_len",
-    "top_logprobs_num",
-    "token_ids_logprob",
-    "priority",
-    "cache_salt",
-    "rid",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,55 +52,65 @@ def ask(
     sampling_params: Any,
     words: Mapping[str, Any],
 ) -> Asked:
+    """Everything checked, and nothing sent. Raises RequestError."""
     for word, value in words.items():
-        if word in NOT_BUILT and value is not None and value is not False:
-            raise RequestError(f"{word} is not supported", hint=NOT_BUILT[word])
-        if word not in NOT_BUILT and word not in ASIDE:
-            raise RequestError(f"generate() takes no {word!r}", hint=f"known: {', '.join(ASIDE)}")
+        if word in NOT_BUILT:
+            if value is not None and value is not False:
+                raise RequestError(f"{word} is not supported", hint=NOT_BUILT[word])
+        elif word not in WORDS:
+            raise RequestError(f"generate() takes no {word!r}", hint=f"known: {', '.join(WORDS)}")
     prompts, name, single = _prompts(prompt, input_ids)
     params = _params(sampling_params, len(prompts), single=single)
+    wishes = _wishes(words, len(prompts), single=single)
     prepared = [
-        intake.prepare(
-            one,
-            params[place],
-            wishes_of({word: _item(words, word, place, single=single) for word in ASIDE}),
-            name if single else f"{name}[{place}]",
-        )
+        intake.prepare(one, params[place], wishes[place], name if single else f"{name}[{place}]")
         for place, one in enumerate(prompts)
     ]
     return Asked(prepared, single and params[0].n == 1)
 
 
 def _prompts(prompt: Any, input_ids: Any) -> tuple[Sequence[Any], str, bool]:
+    """The prompts, what the caller called them, and whether it is a single one."""
     if (prompt is None) == (input_ids is None):
         raise RequestError(
             "generate() takes either prompt or input_ids", hint="give one of the two"
         )
     name, value = ("prompt", prompt) if input_ids is None else ("input_ids", input_ids)
-    if isinstance(value, str) or not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple):
         return [value], name, True
     if not value:
-        raise OutOfRange(name, value, "must not be empty")
-    many = isinstance(value[0], str | list | tuple)
+        raise refused(name, value, "must not be empty")
+    many = isinstance(value[0], str | list | tuple | np.ndarray)
     return (value, name, False) if many else ([value], name, True)
 
 
-def _params(given: Any, count: int, *, single: bool) -> list[SamplingParams]:
+def _params(given: Any, count: int, *, single: bool) -> Sequence[SamplingParams]:
     if not isinstance(given, list | tuple):
         return [SamplingParams.of(given)] * count
     if single or len(given) != count:
-        raise OutOfRange("sampling_params", len(given), f"there are {count} prompts")
+        wanted = "one for all" if single else f"one for all, or a list of {count}"
+        raise refused("sampling_params", given, wanted)
     return [SamplingParams.of(one) for one in given]
 
 
-def _item(words: Mapping[str, Any], word: str, place: int, *, single: bool) -> Any:
-    """A word said once for all prompts, or one of a list with one for each."""
-    value = words.get(word)
-    nested = word == "token_ids_logprob"
-    if single or not isinstance(value, list | tuple):
-        return value
-    if nested and not (value and isinstance(value[0], list | tuple)):
-        return value
-    if place >= len(value):
-        raise OutOfRange(word, len(value), "there are more prompts")
-    return value[place]
+def _wishes(words: Mapping[str, Any], count: int, *, single: bool) -> Sequence[Wishes]:
+    """Words said once are for all prompts; a list has one for each."""
+    lists = (
+        {} if single else {word: value for word, value in words.items() if _is_each(word, value)}
+    )
+    for word, value in lists.items():
+        if len(value) != count:
+            raise refused(word, value, f"one for all, or a list of {count}")
+    if not lists:
+        return [Wishes.of(words)] * count
+    return [
+        Wishes.of({**words, **{word: value[place] for word, value in lists.items()}})
+        for place in range(count)
+    ]
+
+
+def _is_each(word: str, value: Any) -> bool:
+    if word in NOT_BUILT or not isinstance(value, list | tuple):
+        return False
+    nested = word == "token_ids_logprob"  # a list already where it is said once
+    return not nested or any(isinstance(one, list | tuple) for one in value)

@@ -1,28 +1,30 @@
 """From what a user asked to what the engine is told: prompts to tokens, words to numbers.
 
 Every check that needs the model (its vocabulary, its context) is made here; those that need only
-the words were made by `params.py`. What comes out is complete and can be trusted.
+the words were made by `params.py` and `wishes.py`. What comes out is complete and can be trusted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 
 from espalier.config.limits import LIMITS
-from espalier.errors import ContextTooLong, OutOfRange, RequestError
-from espalier.front.params import SamplingParams, check_unicode, token_ids, whole
-from espalier.protocol.arrays import Ids, ids
+from espalier.errors import ContextTooLong, RequestError
+from espalier.front.checks import check_vocabulary, refused, token_array
+from espalier.front.params import SamplingParams
+from espalier.front.wishes import Wishes
+from espalier.protocol.arrays import Ids
 from espalier.protocol.messages import Generate, RequestId
 from espalier.protocol.sampling import LogprobsWanted, Sampling
-from espalier.tokenizer.base import Tokenizer
+from espalier.tokenizer.base import Tokenizer, check_text
 from espalier.tokenizer.stop import StopAutomaton
 
-Prompt: TypeAlias = "str | Sequence[int]"
+GREEDY = 1e-6  # a temperature below it means: the likeliest token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,20 +33,7 @@ class ModelLimits:
 
     vocabulary: int
     context_length: int  # the model's, or what the cache holds if that is less
-    ends: tuple[int, ...]  # the model's own stop tokens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What is asked beside the sampling parameters; the words are those of `Engine.generate`."""
-
-    return_logprob: bool = False
-    logprob_start_len: int = -1
-    top_logprobs_num: int = 0
-    token_ids_logprob: tuple[int, ...] = ()
-    priority: int = 0
-    cache_salt: str = ""
-    label: str = ""  # the client's own id: shown, and never looked up by the engine
+    ends: tuple[int, ...] = ()  # the model's own stop tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +43,18 @@ class Prepared:
     prompt: Ids
     params: SamplingParams
     sampling: Sampling
-    max_tokens: int
+    max_tokens: int  # 0: only the prompt is wanted
     logprobs: LogprobsWanted | None
     stops: StopAutomaton | None
     wishes: Wishes
 
     def message(self, request: RequestId, sample: int) -> Generate:
-        sampling = self.sampling
-        if sample:
-            sampling = replace(sampling, sample=sample)
+        """What the engine is told of one sample; the least that it generates is one token."""
         return Generate(
             request=request,
             prompt=self.prompt,
             max_tokens=max(self.max_tokens, 1),
-            sampling=sampling,
+            sampling=replace(self.sampling, sample=sample) if sample else self.sampling,
             logprobs=self.logprobs,
             priority=self.wishes.priority,
             namespace=self.wishes.cache_salt,
@@ -75,6 +62,8 @@ class Prepared:
 
 
 class Intake:
+    """Safe to use from several threads."""
+
     def __init__(
         self, tokenizer: Tokenizer | None, limits: ModelLimits, draw_seed: Callable[[], int]
     ) -> None:
@@ -83,61 +72,60 @@ class Intake:
         self._draw_seed = draw_seed
 
     def prepare(
-        self, prompt: Prompt | Ids, params: SamplingParams, wishes: Wishes, name: str = "prompt"
+        self, prompt: Any, params: SamplingParams, wishes: Wishes, name: str = "prompt"
     ) -> Prepared:
+        """A prompt (text, or token ids) with its words, checked. Raises RequestError."""
+        vocabulary = self._limits.vocabulary
+        biased = tuple(token for token, _ in params.logit_bias)
+        check_vocabulary("stop_token_ids", params.stop_token_ids, vocabulary)
+        check_vocabulary("logit_bias", biased, vocabulary)
+        check_vocabulary("allowed_token_ids", params.allowed_token_ids, vocabulary)
+        check_vocabulary("token_ids_logprob", wishes.token_ids_logprob, vocabulary)
         tokens = self.tokens(prompt, name)
-        self._check_ids("stop_token_ids", params.stop_token_ids)
-        self._check_ids("logit_bias", tuple(token for token, _ in params.logit_bias))
-        self._check_ids("allowed_token_ids", params.allowed_token_ids)
-        self._check_ids("token_ids_logprob", wishes.token_ids_logprob)
         return Prepared(
             prompt=tokens,
             params=params,
-            sampling=self._sampling(params),
             max_tokens=self._max_tokens(len(tokens), params),
             logprobs=_logprobs(params, wishes, len(tokens)),
             stops=self._stops(params),
+            sampling=self._sampling(params),
             wishes=wishes,
         )
 
-    def tokens(self, prompt: Prompt | Ids, name: str) -> Ids:
+    def tokens(self, prompt: Any, name: str) -> Ids:
         """A prompt's tokens, whatever it is written as."""
-        if isinstance(prompt, np.ndarray):
-            prompt = prompt.tolist()
         if isinstance(prompt, str):
-            return self._encoded(prompt, name)
-        if isinstance(prompt, bytes) or not isinstance(prompt, list | tuple):
-            raise OutOfRange(name, prompt, "must be a string or a list of token ids")
-        if not prompt:
-            raise OutOfRange(name, prompt, "must hold at least one token")
-        self._check_length(len(prompt), 1)
-        checked = token_ids(self._limits.context_length)(name, prompt)
-        self._check_ids(name, checked)
-        return ids(checked)
+            tokens = self._encoded(prompt, name)
+        elif isinstance(prompt, list | tuple | np.ndarray):
+            if not len(prompt):
+                raise refused(name, prompt, "must hold at least one token")
+            self._check_length(len(prompt), 1)
+            tokens = token_array(name, list(prompt))
+        else:
+            raise refused(name, prompt, "must be a string or a list of token ids")
+        check_vocabulary(name, tokens, self._limits.vocabulary)
+        return tokens
 
     def _encoded(self, text: str, name: str) -> Ids:
+        tokenizer = self._needed(name)
+        if not text:
+            raise refused(name, text, "must not be empty")
+        if len(text) > LIMITS.max_prompt_characters:
+            wanted = f"at most {LIMITS.max_prompt_characters} characters, not {len(text)}"
+            raise refused(name, text, wanted)
+        check_text(text, name)
+        tokens = tokenizer.encode(text, special=True)
+        if not len(tokens):
+            raise refused(name, text, "gives no token")
+        return tokens
+
+    def _needed(self, name: str) -> Tokenizer:
         if self._tokenizer is None:
             raise RequestError(
                 f"{name} is text, and the engine was started without a tokenizer",
-                hint="send input_ids, or start without skip_tokenizer_init",
+                hint="use token ids, or start without skip_tokenizer_init",
             )
-        if not text:
-            raise OutOfRange(name, text, "must not be empty")
-        if len(text) > LIMITS.max_prompt_characters:
-            raise OutOfRange(name, len(text), f"at most {LIMITS.max_prompt_characters} characters")
-        check_unicode(name, text)
-        tokens = self._tokenizer.encode(text, special=True)
-        if not len(tokens):
-            raise OutOfRange(name, text, "gives no token")
-        self._check_ids(name, tokens)
-        return tokens
-
-    def _check_ids(self, name: str, tokens: Sequence[int] | Ids) -> None:
-        last = self._limits.vocabulary - 1
-        for place, token in enumerate(tokens):
-            if not 0 <= token <= last:
-                where = name if len(tokens) == 1 else f"{name}[{place}]"
-                raise OutOfRange(where, int(token), f"token ids are from 0 to {last}")
+        return self._tokenizer
 
     def _check_length(self, prompt: int, completion: int) -> None:
         limit = self._limits.context_length
@@ -146,27 +134,25 @@ class Intake:
 
     def _max_tokens(self, prompt: int, params: SamplingParams) -> int:
         """What was said must fit; a default, or no limit at all, is fitted to the context."""
-        self._check_length(prompt, 0 if params.max_new_tokens == 0 else 1)
-        room = self._limits.context_length - prompt
-        if params.max_new_tokens is None:
-            most = room
-        elif params.says_length:
-            self._check_length(prompt, params.max_new_tokens)
-            most = params.max_new_tokens
-        else:
-            most = min(params.max_new_tokens, room)
+        self._check_length(prompt, 1)
+        most = self._limits.context_length - prompt
+        if params.max_new_tokens is not None:
+            if params.says_length:
+                self._check_length(prompt, params.max_new_tokens)
+            most = min(params.max_new_tokens, most)
         if params.min_new_tokens > most:
-            raise OutOfRange("min_new_tokens", params.min_new_tokens, f"at most {most} fit")
+            wanted = f"at most {most} tokens are generated"
+            hint = "" if params.says_length else "set max_new_tokens"
+            raise refused("min_new_tokens", params.min_new_tokens, wanted, hint=hint)
         return most
 
     def _sampling(self, params: SamplingParams) -> Sampling:
         ends = () if params.ignore_eos else self._limits.ends
-        seed = self._draw_seed() if params.sampling_seed is None else params.sampling_seed
+        greedy = params.temperature < GREEDY or params.top_k == 1
+        all_tokens = params.top_k < 0 or params.top_k >= self._limits.vocabulary
         return Sampling(
-            temperature=0.0
-            if params.temperature < 1e-6 or params.top_k == 1
-            else params.temperature,
-            top_k=max(params.top_k, 0),
+            temperature=0.0 if greedy else params.temperature,
+            top_k=0 if all_tokens else params.top_k,
             top_p=params.top_p,
             min_p=params.min_p,
             frequency_penalty=params.frequency_penalty,
@@ -177,63 +163,30 @@ class Intake:
             bias=params.logit_bias,
             allowed=params.allowed_token_ids,
             bad_words=self._bad_words(params.bad_words),
-            seed=seed,
+            seed=self._draw_seed() if params.sampling_seed is None else params.sampling_seed,
         )
 
     def _bad_words(self, words: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
         """Each word's tokens, at the beginning of a text and after a space."""
         if not words:
             return ()
-        if self._tokenizer is None:
-            raise RequestError(
-                "bad_words are text, and the engine was started without a tokenizer",
-                hint="use logit_bias, or start without skip_tokenizer_init",
-            )
-        encode = self._tokenizer.encode_plain
-        both = [encode(text) for word in words for text in (word, " " + word.lstrip())]
-        return tuple(dict.fromkeys(tuple(tokens.tolist()) for tokens in both if len(tokens)))
+        encode = self._needed("bad_words").encode_plain
+        found: dict[tuple[int, ...], None] = {}
+        for place, word in enumerate(words):
+            for text in (word, " " + word.lstrip()):
+                tokens = encode(text)
+                if len(tokens) > LIMITS.max_bad_word_tokens:
+                    wanted = f"at most {LIMITS.max_bad_word_tokens} tokens"
+                    raise refused(f"bad_words[{place}]", word, wanted)
+                if len(tokens):
+                    found[tuple(tokens.tolist())] = None
+        return tuple(found)
 
     def _stops(self, params: SamplingParams) -> StopAutomaton | None:
         if not params.stop:
             return None
-        if self._tokenizer is None:
-            raise RequestError(
-                "stop strings are text, and the engine was started without a tokenizer",
-                hint="use stop_token_ids, or start without skip_tokenizer_init",
-            )
+        self._needed("stop")
         return StopAutomaton(params.stop)
-
-
-def wishes_of(words: dict[str, Any]) -> Wishes:
-    """The checked form of the words beside the sampling parameters."""
-    flag = words.get("return_logprob") or False
-    if not isinstance(flag, bool):
-        raise OutOfRange("return_logprob", flag, "must be true or false")
-    label = words.get("rid") or ""
-    if not isinstance(label, str) or len(label) > LIMITS.max_label_characters:
-        raise OutOfRange("rid", label, f"a string of at most {LIMITS.max_label_characters}")
-    if not label.isprintable() or not label.isascii():
-        raise OutOfRange("rid", label, "must be printable ASCII")
-    salt = words.get("cache_salt") or ""
-    if not isinstance(salt, str) or len(salt) > LIMITS.max_label_characters:
-        raise OutOfRange("cache_salt", salt, f"a string of at most {LIMITS.max_label_characters}")
-    check_unicode("cache_salt", salt)
-    return Wishes(
-        return_logprob=flag,
-        logprob_start_len=_whole(words, "logprob_start_len", -1, 2**31 - 1, -1),
-        top_logprobs_num=_whole(words, "top_logprobs_num", 0, LIMITS.max_top_logprobs, 0),
-        token_ids_logprob=token_ids(LIMITS.max_listed_logprobs)(
-            "token_ids_logprob", words.get("token_ids_logprob") or ()
-        ),
-        priority=_whole(words, "priority", -(2**31), 2**31 - 1, 0),
-        cache_salt=salt,
-        label=label,
-    )
-
-
-def _whole(words: dict[str, Any], name: str, low: int, high: int, default: int) -> int:
-    value = words.get(name)
-    return default if value is None else whole(low, high)(name, value)
 
 
 def _logprobs(params: SamplingParams, wishes: Wishes, prompt: int) -> LogprobsWanted | None:
@@ -243,7 +196,7 @@ def _logprobs(params: SamplingParams, wishes: Wishes, prompt: int) -> LogprobsWa
         return None
     start = wishes.logprob_start_len
     if start >= prompt:
-        raise OutOfRange("logprob_start_len", start, f"the prompt has {prompt} tokens")
+        raise refused("logprob_start_len", start, f"the prompt has {prompt} tokens")
     return LogprobsWanted(
         top=max(wishes.top_logprobs_num, params.logprobs or 0, params.prompt_logprobs or 0),
         listed=wishes.token_ids_logprob,

@@ -201,10 +201,14 @@ def _lines(share: Share) -> list[str]:
         f"{one.name}",
         f"  weights       {shown(one.weights):>12}   {counted}",
         f"  workspace     {shown(one.workspace):>12}   the largest step",
-        (f"  cache         {shown(share.tokens * one.token_bytes):>12}   {share.tokens} tokens, "
-        f"{shown(one.token_bytes * 1000)} per thousand"),
-        (f"  holds {full} requests of the full context of {one.context_length}, "
-        f"{one.max_running} running at most"),
+        (
+            f"  cache         {shown(share.tokens * one.token_bytes):>12}   {share.tokens} tokens, "
+            f"{shown(one.token_bytes * 1000)} per thousand"
+        ),
+        (
+            f"  holds {full} requests of the full context of {one.context_length}, "
+            f"{one.max_running} running at most"
+        ),
     ]
 
 

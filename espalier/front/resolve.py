@@ -16,7 +16,7 @@ import msgspec
 from espalier.config.cli import FIELDS
 from espalier.config.engine import EngineSettings
 from espalier.config.sizes import shown
-from espalier.errors import ConfigError
+from espalier.errors import ConfigError, NotBuilt
 from espalier.front import plan
 from espalier.loading.facts import ModelFacts, read_facts
 from espalier.platforms.base import Platform
@@ -168,6 +168,17 @@ def _check(settings: EngineSettings, facts: ModelFacts) -> None:
         raise ConfigError(
             f"{facts.query_heads} query heads cannot be split over {ranks} devices",
             hint=f"use a tensor-parallel size that divides {facts.query_heads}",
+        )
+    kept, computed = settings.cache.dtype, settings.model.dtype
+    if kept != computed:
+        raise NotBuilt(
+            f"keys and values in {kept} beside a model in {computed} are not supported",
+            hint="leave --kv-cache-dtype out, or choose --dtype for both",
+        )
+    if settings.kernels.deterministic and settings.kernels.device != "cpu":
+        raise NotBuilt(
+            f"--deterministic is not supported on {settings.kernels.device}",
+            hint="leave it out; on a CPU every result is deterministic anyway",
         )
     tokens, page = settings.cache.max_tokens or 0, settings.cache.page_size or 1
     if tokens < page:
