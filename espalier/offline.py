@@ -37,7 +37,7 @@ from espalier.front.replies import Replies
 from espalier.front.resolve import Decision, resolve
 from espalier.front.table import Wake
 from espalier.loading.facts import ModelFacts, read_facts
-from espalier.loading.hub import find, hub_places
+from espalier.loading.hub import find, hub_places, local_folder
 from espalier.platforms.detect import this_machine
 from espalier.protocol.messages import Failure
 from espalier.tokenizer.chat import Chat, ChatTemplate, NoChatTemplate
@@ -340,7 +340,7 @@ def _folder(model: ModelSettings) -> Path:
     places = hub_places(environment(), Path.home())
     if model.download_dir is not None:
         places = replace(places, cache=Path(model.download_dir).expanduser())
-    is_here = model.revision is None or Path(model.path).expanduser().is_dir()
+    is_here = model.revision is None or local_folder(model.path) is not None
     return find(model.path if is_here else f"{model.path}@{model.revision}", places)
 
 

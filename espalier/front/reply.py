@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from espalier.errors import EngineError, RequestError
-from espalier.front.table import Entry, Scored
+from espalier.front.scores import Pairs, Scored
+from espalier.front.table import Entry
+from espalier.protocol.messages import Finished
 from espalier.tokenizer.base import Tokenizer
 
 WEIGHT_VERSION = "default"
 
 
-def reply(entry: Entry, tokenizer: Tokenizer | None, *, text_in_logprobs: bool) -> dict[str, Any]:
+def reply(entry: Entry, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """What has come so far, or, when it is over, the whole answer."""
     said: dict[str, Any] = {}
     if tokenizer is not None:
         said["text"] = entry.text
     said["output_ids"] = list(entry.tokens)
-    said["meta_info"] = meta_info(entry, tokenizer, text_in_logprobs=text_in_logprobs)
+    if entry.prepared.wishes.return_prompt_token_ids:
+        said["prompt_token_ids"] = entry.prepared.prompt.tolist()
+    said["meta_info"] = meta_info(entry, tokenizer)
     return said
 
 
-def meta_info(
-    entry: Entry, tokenizer: Tokenizer | None, *, text_in_logprobs: bool
-) -> dict[str, Any]:
-    wishes = entry.prepared.wishes
+def meta_info(entry: Entry, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    end, wishes = entry.end, entry.prepared.wishes
     info: dict[str, Any] = {
-        "id": wishes.label or f"request-{entry.id}",
+        "id": entry.name,
         "finish_reason": finish_reason(entry),
         "prompt_tokens": len(entry.prepared.prompt),
         "completion_tokens": len(entry.tokens),
         "cached_tokens": entry.cached,
         "cached_tokens_details": {"device": entry.cached, "host": 0, "storage": 0},
         "weight_version": WEIGHT_VERSION,
+        "num_retractions": 0 if end is None else end.num_preemptions,
         "seed": entry.prepared.sampling.seed,
     }
+    if entry.first_at is not None:
+        info["first_token_latency"] = entry.first_at - entry.sent_at
     if entry.ended_at is not None:
         info["e2e_latency"] = entry.ended_at - entry.sent_at
-    if entry.first_at is not None:
-        info["time_to_first_token"] = entry.first_at - entry.sent_at
-    if entry.end is not None:
-        info["num_retractions"] = entry.end.num_preemptions
-        _add_drafts(info, entry)
+    if end is not None and end.draft_steps:
+        info |= _drafts(end)
     if entry.prepared.logprobs is not None:
-        _add_logprobs(info, entry, tokenizer if text_in_logprobs else None)
+        _add_logprobs(info, entry, tokenizer if wishes.return_text_in_logprobs else None)
     return info
 
 
@@ -75,16 +76,16 @@ def check(entry: Entry) -> None:
     raise kind(f"{failure.message} ({failure.kind})", hint=failure.hint)
 
 
-def _add_drafts(info: dict[str, Any], entry: Entry) -> None:
-    end = entry.end
-    if end is None or not end.draft_steps:
-        return
-    info["spec_verify_ct"] = end.draft_steps
-    info["spec_num_proposed_drafts"] = end.drafts_proposed
-    info["spec_num_correct_drafts"] = end.drafts_accepted
-    info["spec_accept_length"] = 1 + end.drafts_accepted / end.draft_steps
+def _drafts(end: Finished) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "spec_verify_ct": end.draft_steps,
+        "spec_num_proposed_drafts": end.drafts_proposed,
+        "spec_num_correct_drafts": end.drafts_accepted,
+        "spec_accept_length": 1 + end.drafts_accepted / end.draft_steps,
+    }
     if end.drafts_proposed:
-        info["spec_accept_rate"] = end.drafts_accepted / end.drafts_proposed
+        said["spec_accept_rate"] = end.drafts_accepted / end.drafts_proposed
+    return said
 
 
 def _add_logprobs(info: dict[str, Any], entry: Entry, tokenizer: Tokenizer | None) -> None:
@@ -114,7 +115,7 @@ def _each(row: Scored | None, which: str, tokenizer: Tokenizer | None) -> list[A
     """The first token of a prompt has nothing before it, so it has no log probability."""
     if row is None:
         return None
-    pairs: Iterable[tuple[float, int]] = row.top if which == "top" else row.listed
+    pairs: Pairs = row.top if which == "top" else row.listed
     return [_shown(value, token, tokenizer) for value, token in pairs]
 
 

@@ -101,13 +101,22 @@ def hub_name(model: str) -> HubName:
     return HubName(repository, revision or "main")
 
 
+def local_folder(model: str) -> Path | None:
+    """The folder of that name, if there is one."""
+    try:
+        folder = Path(model).expanduser()
+    except RuntimeError:  # a home of nobody
+        return None
+    return folder if folder.is_dir() else None
+
+
 def find(model: str, places: HubPlaces, wait: Callable[[float], None] = time.sleep) -> Path:
     """The folder with the model's files, fetched from the hub if they are not here.
 
     `wait` is called with the seconds to pause before something is tried again.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = local_folder(model)
+    if folder is not None:
         return folder
     name = hub_name(model)
     kept = cached(model, places)
@@ -130,8 +139,8 @@ def find(model: str, places: HubPlaces, wait: Callable[[float], None] = time.sle
 
 def cached(model: str, places: HubPlaces) -> Path | None:
     """A folder, or the whole snapshot that the cache has of a name on the hub; asks nobody."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = local_folder(model)
+    if folder is not None:
         return folder
     name = hub_name(model)
     own = places.cache / name.folder

@@ -119,7 +119,7 @@ def cells(model: nn.Module, place: Wanted, piece: Piece) -> Tensor:
 
 
 def shard(model: nn.Module, place: Wanted, whole: Tensor, part: str = "") -> Tensor:
-    """This rank's share of a piece, as its layer splits it."""
+    """This rank's share of a parameter, or of one part of it, as its layer splits it."""
     layer = model.get_submodule(place.module)
     return layer.shard(whole, place.parameter, part) if isinstance(layer, Sharded) else whole
 

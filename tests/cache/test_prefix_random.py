@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from espalier.cache.prefix import PrefixCache
-from tests.cache.world import World
+from tests.cache.world import Run, World
 
 # Two tokens and two tenants, so that prompts share beginnings and part anywhere.
 prompts = st.lists(st.integers(0, 1), min_size=1, max_size=14)
@@ -90,7 +90,7 @@ class Traffic(RuleBasedStateMachine):
         assert cache.allocator.num_free == cache.num_pages - 1
         assert not cache.tree.roots
 
-    def _one(self, which: int):
+    def _one(self, which: int) -> Run:
         runs = list(self.world.runs.values())
         return runs[which % len(runs)]
 

@@ -136,9 +136,9 @@ class World:
     def fail(self) -> None:
         """The oldest step in flight fails, and all after it with it, the open one included."""
         failed = [*self.flights, self.open]
-        self.flights.clear()
         affected = {run for step in failed for run, _ in step.ends}
         affected |= {run for run in self.runs.values() if self._copies_to(run)}
+        self.flights.clear()
         self.cache.rollback(failed[0].number)
         self.cache.settle(self.open.number)
         self._set_fence()
@@ -150,10 +150,10 @@ class World:
 
     def finish(self, run: Run) -> None:
         """It ends, or is aborted while in flight: what came back goes to the tree."""
-        self._withdraw(run)
+        self._leave_open_step(run)
         cache, size, hold = self.cache, self.size, run.hold
         table = ids(run.table)
-        if self._copies_to(run):  # the copy into its page is not even sent
+        if self._copies_to(run):  # what is copied into its page has not come back
             run.done = min(run.done, run.shared * size)
         whole = max(run.done // size, run.shared)
         if whole > run.shared:
@@ -169,7 +169,7 @@ class World:
 
     def poison(self, run: Run) -> None:
         """It ends in error: nothing that it computed is kept."""
-        self._withdraw(run)
+        self._leave_open_step(run)
         self.cache.free(ids(run.table[run.shared :]))
         self.cache.discard(run.hold, run.matched)
         self.cache.release(run.hold)
@@ -226,7 +226,12 @@ class World:
         steps = (*self.flights, self.open)
         return any(target in own for step in steps for _, target in step.copies)
 
-    def _withdraw(self, run: Run) -> None:
+    def _leave_open_step(self, run: Run) -> None:
+        """Nobody ends while a step that it is part of is being made: that is sent first."""
+        computes = any(one is run for one, _ in self.open.ends)
+        own = run.table[run.shared :]
+        if computes or any(target in own for _, target in self.open.copies):
+            self.send()
         if run.loan is not None:
             self.cache.withdraw(run.loan)
             run.loan = None

@@ -314,7 +314,6 @@ def test_a_literal_none_of_the_tables_knows_is_kept_for_the_command() -> None:
 def test_whatever_is_typed_is_settings_or_a_config_error(argv: list[str]) -> None:
     try:
         found = parse(argv)
-    except ConfigError as error:
-        assert error.message
-    else:
-        assert isinstance(found.settings, EngineSettings)
+    except ConfigError:
+        return
+    assert isinstance(found.settings, EngineSettings)
