@@ -63,13 +63,17 @@ SERVED: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     (
-        "--mem-fraction-static 0.20 --radix-cache-num-tokens 512000 --max-running-requests 32 "
-        "--enable-flashinfer",
+        (
+            "--mem-fraction-static 0.20 --radix-cache-num-tokens 512000 --max-running-requests 32 "
+            "--enable-flashinfer"
+        ),
         {"cache.max_cached_tokens": 512_000, "kernels.attention": "auto"},
     ),
     (
-        "--mem-fraction-static 0.40 --radix-cache-num-tokens 1024000 --max-running-requests 24 "
-        "--enable-torch-compile",
+        (
+            "--mem-fraction-static 0.40 --radix-cache-num-tokens 1024000 --max-running-requests 24 "
+            "--enable-torch-compile"
+        ),
         {"cache.max_cached_tokens": 1_024_000, "scheduler.max_running": 24},
     ),
     ("--schedule-policy fcfs", {"scheduler.policy": "fcfs"}),
@@ -87,14 +91,18 @@ SERVED: list[tuple[str, dict[str, Any]]] = [
 # A line, and the first of its flags that stands for something not built.
 REFUSED: list[tuple[str, str]] = [
     (
-        f"--model-path {LLAMA33} --port 30000 --tp 4 --dp 2 --mem-fraction-static 0.85 "
-        "--max-running-requests 2048 --dtype bfloat16 --context-length 32768 "
-        "--enable-torch-compile --disable-radix-cache",
+        (
+            f"--model-path {LLAMA33} --port 30000 --tp 4 --dp 2 --mem-fraction-static 0.85 "
+            "--max-running-requests 2048 --dtype bfloat16 --context-length 32768 "
+            "--enable-torch-compile --disable-radix-cache"
+        ),
         "--dp 2",
     ),
     (
-        "--model-path deepseek-ai/DeepSeek-V3 --tp 8 --dp 4 --trust-remote-code "
-        "--enable-dp-attention --dtype bfloat16 --port 30000",
+        (
+            "--model-path deepseek-ai/DeepSeek-V3 --tp 8 --dp 4 --trust-remote-code "
+            "--enable-dp-attention --dtype bfloat16 --port 30000"
+        ),
         "--dp 4",
     ),
     (
@@ -107,34 +115,46 @@ REFUSED: list[tuple[str, str]] = [
         "--quantization gptq",
     ),
     (
-        f"--model-path {LLAMA} --speculative-algorithm EAGLE "
-        "--speculative-draft-model-path lmzheng/sglang-EAGLE-llama3.1-Instruct-8B "
-        "--speculative-num-draft-tokens 5 --port 30000",
+        (
+            f"--model-path {LLAMA} --speculative-algorithm EAGLE "
+            "--speculative-draft-model-path lmzheng/sglang-EAGLE-llama3.1-Instruct-8B "
+            "--speculative-num-draft-tokens 5 --port 30000"
+        ),
         "--speculative-algorithm EAGLE",
     ),
     (
-        "--model-path meta-llama/Llama-3.1-70B-Instruct --speculative-algorithm EAGLE3 --tp 4 "
-        "--port 30000",
+        (
+            "--model-path meta-llama/Llama-3.1-70B-Instruct --speculative-algorithm EAGLE3 --tp 4 "
+            "--port 30000"
+        ),
         "--speculative-algorithm EAGLE3",
     ),
     (
-        "--model-path meta-llama/Llama-3.1-405B-Instruct --tp 16 --dist-init-addr 10.0.0.1:20000 "
-        "--nnodes 2 --node-rank 0 --port 30000",
+        (
+            "--model-path meta-llama/Llama-3.1-405B-Instruct --tp 16 --dist-init-addr 10.0.0.1:20000 "
+            "--nnodes 2 --node-rank 0 --port 30000"
+        ),
         "--dist-init-addr 10.0.0.1:20000",
     ),
     (
-        f"--model-path {LLAMA} --router-hosts 10.0.0.1:30000 10.0.0.2:30000 10.0.0.3:30000 "
-        "--router-port 8080 --cache-threshold 0.5 --policy cache_aware",
+        (
+            f"--model-path {LLAMA} --router-hosts 10.0.0.1:30000 10.0.0.2:30000 10.0.0.3:30000 "
+            "--router-port 8080 --cache-threshold 0.5 --policy cache_aware"
+        ),
         "--router-hosts 10.0.0.1:30000 10.0.0.2:30000 10.0.0.3:30000",
     ),
     (
-        "--model-path meta-llama/Llama-3.1-70B-Instruct --tp 4 --disaggregation-mode prefill "
-        "--disaggregation-transfer-backend mooncake --port 30000",
+        (
+            "--model-path meta-llama/Llama-3.1-70B-Instruct --tp 4 --disaggregation-mode prefill "
+            "--disaggregation-transfer-backend mooncake --port 30000"
+        ),
         "--disaggregation-mode prefill",
     ),
     (
-        "--model-path meta-llama/Llama-3.1-70B-Instruct --tp 4 --disaggregation-mode decode "
-        "--disaggregation-transfer-backend mooncake --port 30001",
+        (
+            "--model-path meta-llama/Llama-3.1-70B-Instruct --tp 4 --disaggregation-mode decode "
+            "--disaggregation-transfer-backend mooncake --port 30001"
+        ),
         "--disaggregation-mode decode",
     ),
 ]
