@@ -11,6 +11,8 @@ it does the same. One step:
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from msgspec.structs import astuple
 
@@ -46,6 +48,8 @@ from espalier.scheduler.standing import catch_up
 from espalier.scheduler.state import Clock, Outgoing, State, joined
 from espalier.speculative.base import Proposer
 
+log = logging.getLogger(__name__)
+
 
 class Scheduler:
     def __init__(
@@ -71,6 +75,7 @@ class Scheduler:
             clock=clock,
         )
         self._draft = Draft(1)
+        self._most_tokens = limits.max_step_tokens
 
     @property
     def has_work(self) -> bool:
@@ -95,19 +100,8 @@ class Scheduler:
         if not state.requests:
             return None
         self._expire()
-        if make_way(state):
-            return None
         draft = self._draft
-        draft.preempted = 0
-        catch_up(state, draft.changes)
-        state.drafts.propose(state.slots)
-        budget = state.pace.budget(state.limits.max_step_tokens, len(state.slots.running))
-        budget = max(budget, self._least_budget())
-        if not self._serve_running(budget, draft):
-            return None
-        self._serve_waiting(budget - draft.num_tokens, draft)
-        if not draft.columns:
-            self._check_nothing(draft)
+        if make_way(state) or not self._fill(draft):
             return None
         state.number = draft.number
         self._draft = Draft(state.number + 1)
@@ -123,9 +117,14 @@ class Scheduler:
         """Every step in flight failed. Its requests end, or (`retry`) are put back once.
 
         Steps after a failed one stand on what it should have computed, so they are given up too.
+        `retry` is for want of memory, so from now on steps are half as large.
         """
         state = self.state
         state.totals.failed_steps += 1
+        if retry and state.flights:
+            size = max(int(flight.counts.sum()) for flight in state.flights)
+            self._most_tokens = max(size // 2, 1)
+            log.warning("a step of %d tokens ran out of memory; half of that is the most now", size)
         concerned = [
             int(slot)
             for flight in state.flights
@@ -224,6 +223,21 @@ class Scheduler:
                     kind="QueueTimeout", message=message, hint="try again later", status=503
                 )
                 end(state, first, "error", failure=failure)
+
+    def _fill(self, draft: Draft) -> bool:
+        """Give the step its chunks; False when there are none, or when a flight must land first."""
+        state = self.state
+        draft.preempted = 0
+        catch_up(state, draft.changes)
+        state.drafts.propose(state.slots)
+        budget = state.pace.budget(self._most_tokens, len(state.slots.running))
+        budget = max(budget, self._least_budget())
+        if not self._serve_running(budget, draft):
+            return False
+        self._serve_waiting(budget - draft.num_tokens, draft)
+        if not draft.columns:
+            self._check_nothing(draft)
+        return bool(draft.columns)
 
     def _least_budget(self) -> int:
         slots = self.state.slots
