@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-
 MAX_SHOWN = 64  # characters of a client's value that a message repeats
 
 

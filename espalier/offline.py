@@ -13,8 +13,8 @@ import secrets
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Self
@@ -26,16 +26,14 @@ from espalier.config.cli import from_keywords
 from espalier.config.engine import EngineSettings
 from espalier.config.env import environment
 from espalier.config.model import ModelSettings
-from espalier.engine.build import Built, build
+from espalier.engine.build import Built, build, limits_of
 from espalier.errors import ConfigError, NotBuilt, RequestError
-from espalier.front.asking import Asked, ask
-from espalier.front.client import Client
+from espalier.front.asking import Asked, ask, conversations, is_long
+from espalier.front.caller import Caller
+from espalier.front.client import Client, Room
 from espalier.front.intake import Intake, ModelLimits
 from espalier.front.plan import stored
-from espalier.front.progress import Progress
-from espalier.front.replies import Replies
 from espalier.front.resolve import Decision, resolve
-from espalier.front.table import Wake
 from espalier.loading.facts import ModelFacts, read_facts
 from espalier.loading.hub import find, hub_places, local_folder
 from espalier.platforms.detect import this_machine
@@ -74,16 +72,13 @@ class Engine:
         self._chat: ChatTemplate | None = None
         self._running = _start(self.settings, self.facts, folder, self.tokenizer)
         limits = self._running.built.limits
-        ends = self.facts.eos
-        if self.tokenizer is not None and self.tokenizer.special.eos is not None:
-            ends = tuple(dict.fromkeys((*ends, self.tokenizer.special.eos)))
-        self._intake = Intake(
-            self.tokenizer,
-            ModelLimits(
-                vocabulary=limits.vocabulary, context_length=limits.context_length, ends=ends
-            ),
-            _seeds(self.settings.model.seed),
+        model = ModelLimits(
+            vocabulary=limits.vocabulary,
+            context_length=limits.context_length,
+            ends=_ends(self.facts, self.tokenizer),
         )
+        self._intake = Intake(self.tokenizer, model, _seeds(self.settings.model.seed))
+        self._caller = Caller(self._running.client, self.tokenizer)
         self._finalizer = weakref.finalize(self, _Running.stop, self._running)
 
     def __enter__(self) -> Self:
@@ -103,8 +98,7 @@ class Engine:
         input_ids: Any = None,
         *,
         stream: bool = False,
-        progress: bool | None = None,
-        return_text_in_logprobs: bool = False,
+        use_tqdm: bool | None = None,
         **words: Any,
     ) -> Any:
         """Continue a prompt (a string or token ids) or a list of them.
@@ -112,13 +106,15 @@ class Engine:
         Returns a dict with `text`, `output_ids` and `meta_info`; for several prompts or `n` > 1 a
         list, `n` in a row for each prompt. With `stream`, an iterator of such dicts with the text
         so far, and `index` when there are several. Words beside these: `return_logprob`,
-        `logprob_start_len`, `top_logprobs_num`, `token_ids_logprob`, `priority`, `cache_salt`,
-        `rid`. Raises RequestError if it cannot be served as asked.
+        `logprob_start_len`, `top_logprobs_num`, `token_ids_logprob`, `return_text_in_logprobs`,
+        `return_prompt_token_ids`, `priority`, `cache_salt`, `rid`; a list of them has one for each
+        prompt. `use_tqdm` says whether a progress line is drawn: else for batches on a terminal.
+
+        Raises RequestError if it cannot be served as asked, and then nothing of it was begun. Of
+        several, one that the engine fails on says so in its `finish_reason`.
         """
         asked = ask(self._intake, prompt, input_ids, sampling_params, words)
-        if stream:
-            return self._stream(asked, text=return_text_in_logprobs)
-        return self._wait(asked, progress, text=return_text_in_logprobs)
+        return self._stream(asked) if stream else self._caller.wait(asked, use_tqdm)
 
     async def async_generate(
         self,
@@ -127,18 +123,12 @@ class Engine:
         input_ids: Any = None,
         *,
         stream: bool = False,
-        return_text_in_logprobs: bool = False,
         **words: Any,
     ) -> Any:
         """`generate` for an event loop: awaited, it gives the reply, or an async iterator."""
-        asked = ask(self._intake, prompt, input_ids, sampling_params, words)
-        news = self._async_stream(asked, text=return_text_in_logprobs)
-        if stream:
-            return news
-        last: dict[int, dict[str, Any]] = {}
-        async for one in news:
-            last[one.pop("index", 0)] = one
-        return last[0] if asked.is_single else [last[place] for place in sorted(last)]
+        arguments = (self._intake, prompt, input_ids, sampling_params, words)
+        asked = await asyncio.to_thread(ask, *arguments) if is_long(prompt) else ask(*arguments)
+        return self._async_stream(asked) if stream else await self._caller.async_wait(asked)
 
     def chat(
         self,
@@ -154,27 +144,25 @@ class Engine:
         """Answer a conversation, or a list of them, through the model's own chat template."""
         if tools:
             raise RequestError("tools are not supported", hint="describe them in a message")
-        if not isinstance(messages, list) or not messages:
-            raise RequestError("messages must be a list that is not empty")
-        several = isinstance(messages[0], list)
+        talks, several = conversations(messages)
         prompts = [
-            self._template()
-            .tokens(
+            self._template().tokens(
                 Chat(
-                    messages=one,
+                    messages=talk,
                     add_generation_prompt=add_generation_prompt and not continue_final_message,
                     continue_final_message=continue_final_message,
                     options=chat_template_kwargs or {},
                 )
             )
-            .tolist()
-            for one in (messages if several else [messages])
+            for talk in talks
         ]
         given = prompts if several else prompts[0]
         return self.generate(input_ids=given, sampling_params=sampling_params, **words)
 
     def abort(self, rid: str) -> int:
-        """End the running requests that carry this label, exactly; returns how many."""
+        """End the running requests with exactly this id, the `rid` they were given or the one in
+        `meta_info`; returns how many.
+        """
         return self._running.abort(rid)
 
     def flush_cache(self) -> None:
@@ -207,10 +195,23 @@ class Engine:
         """Counters since the start, and what is running and cached now."""
         return self._running.statistics()
 
+    def get_metrics(self) -> dict[str, Any]:
+        """The same, as vLLM calls it."""
+        return self.statistics()
+
     def __getattr__(self, name: str) -> Any:
         if name in _NOT_BUILT:
             raise NotBuilt(f"Engine.{name} is not supported", hint=_NOT_BUILT[name])
         raise AttributeError(f"'Engine' object has no attribute {name!r}")
+
+    def _stream(self, asked: Asked) -> Iterator[dict[str, Any]]:
+        """Holds on to the engine until the last of it."""
+        yield from self._caller.stream(asked)
+
+    async def _async_stream(self, asked: Asked) -> AsyncIterator[dict[str, Any]]:
+        async with aclosing(self._caller.async_stream(asked)) as news:
+            async for one in news:
+                yield one
 
     def _template(self) -> ChatTemplate:
         if self.tokenizer is None:
@@ -218,57 +219,6 @@ class Engine:
         if self._chat is None:
             self._chat = ChatTemplate(self.tokenizer)
         return self._chat
-
-    def _send(self, asked: Asked, wake: Wake, *, text: bool) -> Replies:
-        entries = self._running.client.send(asked.prepared, wake)
-        return Replies(
-            entries,
-            self._running.client.table,
-            self.tokenizer,
-            is_single=asked.is_single,
-            text_in_logprobs=text,
-        )
-
-    def _wait(self, asked: Asked, shown: bool | None, *, text: bool) -> Any:
-        changed = threading.Event()
-        replies = self._send(asked, changed.set, text=text)
-        try:
-            with Progress(len(replies.entries), shown) as bar:
-                while (over := replies.num_over) < len(replies.entries):
-                    bar.update(over)
-                    changed.wait()
-                    changed.clear()
-                bar.update(over)
-        except BaseException:
-            self._running.client.abort(replies.entries)
-            raise
-        return replies.all()
-
-    def _stream(self, asked: Asked, *, text: bool) -> Iterator[dict[str, Any]]:
-        changed = threading.Event()
-        replies = self._send(asked, changed.set, text=text)
-        try:
-            while not replies.is_told:
-                changed.wait()
-                changed.clear()
-                replies.check()
-                yield from replies.news()
-        finally:
-            self._running.client.abort(replies.entries)
-
-    async def _async_stream(self, asked: Asked, *, text: bool) -> AsyncIterator[dict[str, Any]]:
-        changed = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        replies = self._send(asked, partial(_wake, loop, changed), text=text)
-        try:
-            while not replies.is_told:
-                await changed.wait()
-                changed.clear()
-                replies.check()
-                for one in replies.news():
-                    yield one
-        finally:
-            self._running.client.abort(replies.entries)
 
 
 class _Running:
@@ -290,7 +240,7 @@ class _Running:
         self.built.executor.close()
 
     def abort(self, label: str) -> int:
-        entries = self.client.table.labelled(label)
+        entries = self.client.table.named(label)
         self.client.abort(entries)
         return len(entries)
 
@@ -315,8 +265,10 @@ class _Running:
 def _start(
     settings: EngineSettings, facts: ModelFacts, folder: Path, tokenizer: HfTokenizer | None
 ) -> _Running:
-    most = max(1, settings.scheduler.max_queued // 2)
-    client = Client(tokenizer, most_outstanding=most)
+    limits = limits_of(settings, facts)
+    # Half of the queue: requests that are put back while they run stand in it as well.
+    room = Room(max(1, limits.max_queued // 2), max(1, limits.max_queued_tokens // 2))
+    client = Client(tokenizer, room=room)
     built = build(settings, facts, folder, client.take)
     client.connect(built.loop)
     return _Running(client, built)
@@ -355,32 +307,59 @@ def _tokenizer(settings: EngineSettings, folder: Path) -> HfTokenizer | None:
     return load(where, cache=kept, template=written)
 
 
+def _ends(facts: ModelFacts, tokenizer: HfTokenizer | None) -> tuple[int, ...]:
+    """The tokens that end a text: what the checkpoint says, and what its tokenizer says."""
+    ends = dict.fromkeys(facts.eos)
+    if tokenizer is not None and tokenizer.special.eos is not None:
+        ends[tokenizer.special.eos] = None
+    return tuple(token for token in ends if token < facts.vocabulary)
+
+
 def _seeds(seed: int | None) -> Callable[[], int]:
     """Where requests without a seed get theirs: from chance, or the same ones every time."""
     draw = secrets.SystemRandom() if seed is None else Random(seed)  # noqa: S311  (noise, no secret)
     return lambda: draw.getrandbits(63)
 
 
-def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
-    """From the engine's thread; an event loop that is closed has nobody to wake."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(changed.set)
-
-
+_EMBEDDINGS = "embeddings are not built yet"
+_SCORES = "use generate with return_logprob and logprob_start_len, or token_ids_logprob"
+_ADAPTERS = "adapters are not built yet; merge the adapter into the checkpoint"
+_WEIGHTS = "make a new Engine with the new weights"
+_MEMORY = "shut the engine down, and make a new one later"
+_SESSIONS = "send the whole prompt; its prefix is cached"
 _NOT_BUILT = {
-    "encode": "embeddings are not built yet",
-    "async_encode": "embeddings are not built yet",
-    "score": "scoring is not built yet; use generate with return_logprob and logprob_start_len",
-    "rerank": "reranking is not built yet",
-    "load_lora_adapter": "adapters are not built yet; merge the adapter into the checkpoint",
-    "unload_lora_adapter": "adapters are not built yet",
-    "update_weights_from_disk": "make a new Engine with the new weights",
-    "update_weights_from_tensor": "make a new Engine with the new weights",
-    "update_weights_from_distributed": "make a new Engine with the new weights",
-    "release_memory_occupation": "shut the engine down, and make a new one later",
-    "resume_memory_occupation": "make a new Engine",
-    "start_profile": "profiling is not built yet",
-    "stop_profile": "profiling is not built yet",
-    "open_session": "sessions are not built yet; send the whole prompt, its prefix is cached",
-    "close_session": "sessions are not built yet",
+    **dict.fromkeys(("encode", "async_encode", "embed", "classify"), _EMBEDDINGS),
+    **dict.fromkeys(("score", "async_score", "rerank", "async_rerank"), _SCORES),
+    "beam_search": "use n, with a temperature above 0",
+    **dict.fromkeys(
+        (
+            "load_lora_adapter",
+            "load_lora_adapter_from_tensors",
+            "unload_lora_adapter",
+            "async_load_lora_adapter",
+            "async_unload_lora_adapter",
+        ),
+        _ADAPTERS,
+    ),
+    **dict.fromkeys(
+        (
+            "update_weights_from_disk",
+            "update_weights_from_tensor",
+            "update_weights_from_distributed",
+            "update_weights_from_ipc",
+            "init_weights_update_group",
+            "destroy_weights_update_group",
+            "begin_weight_update",
+            "end_weight_update",
+        ),
+        _WEIGHTS,
+    ),
+    "get_weights_by_name": "read them from the checkpoint's files",
+    **dict.fromkeys(("save_remote_model", "save_sharded_model"), "copy the checkpoint's files"),
+    "collective_rpc": "code is never sent to workers",
+    **dict.fromkeys(
+        ("release_memory_occupation", "resume_memory_occupation", "sleep", "wake_up"), _MEMORY
+    ),
+    **dict.fromkeys(("start_profile", "stop_profile"), "use py-spy, or torch's profiler"),
+    **dict.fromkeys(("open_session", "close_session"), _SESSIONS),
 }

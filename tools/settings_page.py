@@ -6,6 +6,7 @@ python tools/settings_page.py [--check]
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from espalier.config import fields, words
@@ -63,7 +64,7 @@ def _settings() -> list[str]:
     return lines
 
 
-def _table(rows: dict[str, str]) -> list[str]:
+def _table(rows: Mapping[str, str]) -> list[str]:
     return [*(f"- `--{name}`: {rows[name]}" for name in sorted(rows)), ""]
 
 

@@ -89,19 +89,22 @@ class Mask:
     window: int | None
 
 
-def _mask(*, mask_function: Callable[..., Any], config: Any, **_: Any) -> Mask:
-    """transformers' mask interface, for the probe: what is the mask that a model wants?"""
+def _mask(*, mask_function: Callable[..., Any], config: Any, **_: Any) -> Mask | None:
+    """transformers' mask interface, for the probe: what is the mask that a model makes?
+
+    None if it is not causal: models make masks that no layer of theirs takes, so it is the layer
+    that is refused.
+    """
 
     def sees(position: int) -> bool:
         zero, here, there = (torch.tensor(n) for n in (0, FAR, position))
         return bool(mask_function(zero, zero, here, there))
 
-    window = None if sees(0) else int(config.sliding_window)
-    edge = (False, True) if window else (True, True)
-    start = FAR - (window or FAR)
-    if (sees(start), sees(start + 1)) != edge or (sees(FAR), sees(FAR + 1)) != (True, False):
-        raise NotBuilt(f"{type(config).__name__} wants a mask that is not causal", hint=WAY_OUT)
-    return Mask(window)
+    window = None if sees(0) else int(config.sliding_window or 0)
+    start = 0 if window is None else FAR - window
+    edge = (window is None, True)
+    is_causal = (sees(start), sees(start + 1), sees(FAR), sees(FAR + 1)) == (*edge, True, False)
+    return Mask(window) if is_causal else None
 
 
 AttentionInterface.register(SERVING, _attention)
@@ -148,9 +151,10 @@ class Probe(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Products that `_OurProducts` does not take over must have nothing to sum."""
+        """Products that the generic model does not take over must have nothing to sum."""
         del types
-        if func in PRODUCTS and not (isinstance(args[0], Tensor) and args[0].shape[-1] == 1):
+        left = args[0] if args else None
+        if func in PRODUCTS and not (isinstance(left, Tensor) and left.shape[-1] == 1):
             raise self.refusal(f"has a product ({func.__name__}) that is rounded by the batch")
         return func(*args, **(kwargs or {}))
 
@@ -181,6 +185,8 @@ class Probe(TorchFunctionMode):
         for name, value in call.asked.items():
             if name not in understood and value is not None and value is not False:
                 raise self.refusal(f"asks for {name!r} in attention")
+        if not isinstance(call.mask, Mask):
+            raise self.refusal("wants a mask that is not causal")
         window = call.asked.get("sliding_window")
-        if not isinstance(call.mask, Mask) or window not in {None, call.mask.window}:
-            raise self.refusal(f"has a window of {window} and a mask of {call.mask}")
+        if window not in {None, call.mask.window}:
+            raise self.refusal(f"has a window of {window} and a mask for {call.mask.window}")

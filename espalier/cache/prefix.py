@@ -136,7 +136,9 @@ class PrefixCache:
                 self.stock.pin(node)
                 self.stock.touch(node)
                 node.priority = max(node.priority, priority)
-                self.free(pages[place // size : place // size + len(node.pages)])
+                own = pages[place // size : place // size + len(node.pages)]
+                # Given out again within this step, a page could be written twice over in it.
+                self.allocator.free(own, after=max(self.fence, step))
             used.append(node.pages)
             place += len(node.tokens)
         self._settle_filled()

@@ -16,7 +16,7 @@ from espalier.config.env import environment
 from espalier.config.model import ModelSettings
 from espalier.errors import ConfigError
 from espalier.loading.download import Door
-from espalier.loading.hub import HubPlaces, cached, hub_name, hub_places
+from espalier.loading.hub import HubPlaces, cached, hub_name, hub_places, local_folder
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +60,17 @@ def config_folder(model: ModelSettings, work: Path) -> Path:
     Whole, if the files are here; otherwise only that one file is fetched, into `work`.
     """
     hub = places(model)
-    name = model.path if model.revision is None else f"{model.path}@{model.revision}"
-    here = cached(model.path if Path(model.path).expanduser().is_dir() else name, hub)
+    is_plain = model.revision is None or local_folder(model.path) is not None
+    name = model.path if is_plain else f"{model.path}@{model.revision}"
+    here = cached(name, hub)
     if here is not None:
         return here
     wanted = hub_name(name)
     if hub.offline:
-        raise ConfigError(f"{name} is not in {hub.cache}, and HF_HUB_OFFLINE is set")
+        raise ConfigError(
+            f"{name} is not in {hub.cache}, and HF_HUB_OFFLINE is set",
+            hint="plan it once while online, or give its folder",
+        )
     door = Door(hub.endpoint, hub.token, time.sleep)
     content = door.read(f"/{wanted.repository}/resolve/{wanted.revision}/config.json", _MAX_CONFIG)
     folder = work / wanted.folder

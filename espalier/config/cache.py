@@ -14,11 +14,11 @@ class CacheSettings(Settings, frozen=True, kw_only=True):
 
     memory_bytes: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Memory the engine may use, weights included."),
+        Meta(description="Memory the engine may use, weights included, as 6GB."),
     ] = None
     memory_fraction: Annotated[
         Annotated[float, Meta(gt=0.0, le=1.0)] | None,
-        Meta(description="The same, as a share of the whole device."),
+        Meta(description="The same as a share of the whole device, in place of bytes."),
     ] = None
     max_tokens: Annotated[
         Annotated[int, Meta(ge=1)] | None,

@@ -226,6 +226,11 @@ def _parsed(said: _Said, from_file: _Said, rest: Sequence[str]) -> Parsed:
 
 
 def _settings(values: Mapping[str, Any], named: Mapping[str, str]) -> EngineSettings:
+    for one, other in words.EXCLUSIVE:
+        if one in values and other in values:
+            raise ConfigError(
+                f"{named[one]} and {named[other]} are both given", hint="say one of the two"
+            )
     groups: dict[str, dict[str, Any]] = {}
     for path, value in values.items():
         group, _, name = path.partition(".")

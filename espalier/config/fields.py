@@ -68,12 +68,16 @@ def default(path: str) -> str:
 
 
 def _range(kind: inspect.IntType | inspect.FloatType) -> str:
-    least = f"from {kind.ge}" if kind.ge is not None else ""
+    least = f"from {_plain(kind.ge)}" if kind.ge is not None else ""
     if kind.gt is not None:
-        least = f"above {kind.gt}"
-    most = f" to {kind.le}" if kind.le is not None else ""
+        least = f"above {_plain(kind.gt)}"
+    most = f" to {_plain(kind.le)}" if kind.le is not None else ""
     plain = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
     return f"{plain} {least}{most}".strip()
+
+
+def _plain(bound: float) -> str:
+    return str(int(bound) if bound == int(bound) else bound)
 
 
 def _members(kind: inspect.Type, *, inner: bool = True) -> tuple[inspect.Type, ...]:

@@ -112,6 +112,9 @@ VALUES: Mapping[str, Mapping[str, Any]] = {
     "server.log_level": {"warn": "warning", "fatal": "critical"},
 }
 
+# Two ways to say one thing: at most one of them is said.
+EXCLUSIVE: tuple[tuple[str, str], ...] = (("cache.memory_bytes", "cache.memory_fraction"),)
+
 _KV_FORMATS = "leave it out: keys and values are kept in the model's own format"
 _DRAFTS = "--speculative-algorithm NGRAM needs no draft model, and never changes the text"
 _ATTENTION = "leave it out: the best that is built is chosen; `espalier explain` says which"

@@ -6,7 +6,7 @@ Whoever leaves early (an interrupt, an iterator let go, a cancelled task) takes 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -57,7 +57,7 @@ class Caller:
             self._client.abort(replies.entries)
         return replies.all()
 
-    async def async_stream(self, asked: Asked) -> AsyncIterator[dict[str, Any]]:
+    async def async_stream(self, asked: Asked) -> AsyncGenerator[dict[str, Any], None]:
         changed: asyncio.Queue[Entry] = asyncio.Queue()
         replies = self._send(asked, _threadsafe(changed, every_step=True))
         try:

@@ -53,9 +53,10 @@ def whole(low: int, high: int) -> Callable[[str, Any], int]:
     def check(name: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise refused(name, value, "must be a whole number")
-        if not low <= value <= high:
+        number = int(value)
+        if not low <= number <= high:
             raise refused(name, value, f"must be from {low} to {high}")
-        return int(value)
+        return number
 
     return check
 
@@ -67,11 +68,13 @@ def real(low: float, high: float, *, above: bool = False) -> Callable[[str, Any]
     def check(name: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, Real):
             raise refused(name, value, "must be a number")
-        # Compared before it becomes a float, which a whole number may be too long for.
-        fits = low <= value <= high and not (above and value == low)
-        if not fits or math.isnan(value):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not low <= number <= high or (above and number == low):
             raise refused(name, value, f"must be {bound} and at most {high}")
-        return float(value)
+        return number
 
     return check
 

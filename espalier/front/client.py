@@ -86,9 +86,7 @@ class Client:
             for message in messages:
                 self._keep(message)
             self._feed()
-            dead = self._dead
-        if dead is not None:  # it died between the first line and the lock
-            self.table.close(dead)
+        self._bury()  # it may have died since the first line
         return entries
 
     def abort(self, entries: Sequence[Entry]) -> None:
@@ -128,7 +126,11 @@ class Client:
             self._dead = failure
             self._unsent.clear()
             self._queued.clear()
-        self.table.close(failure)
+        self._bury()
+
+    def _bury(self) -> None:
+        if self._dead is not None:
+            self.table.close(self._dead)
 
     def _keep(self, message: Generate) -> None:
         heapq.heappush(self._unsent, (-message.priority, message.request, message))

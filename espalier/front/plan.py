@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import structs
+
 from espalier.cache.layout import ITEM_BYTES, CacheLayout, GroupLayout
 from espalier.config.engine import EngineSettings
 from espalier.config.sizes import shown
 from espalier.errors import ConfigError
 from espalier.loading.facts import ModelFacts, read_facts
-from espalier.loading.files import tensor_entries, weight_bytes
+from espalier.loading.files import has_weights, tensor_entries, weight_bytes
 from espalier.platforms.base import Platform
 
 PROCESS_BYTES = 450 * 2**20  # interpreter, torch and its libraries, as measured on a CPU
@@ -36,16 +38,12 @@ class ModelNeeds:
     token_bytes: int  # keys and values of one token, its id included
     context_length: int
     max_running: int
+    useful_tokens: int  # more than this no limits could ever use
     exact: bool  # the weights were counted in the files, not computed from the config
 
     @property
     def fixed(self) -> int:
         return self.weights + self.workspace
-
-    @property
-    def useful_tokens(self) -> int:
-        """More than this no limits could ever use."""
-        return self.context_length * self.max_running
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +92,9 @@ def needs(
         token_bytes=layout.bytes_per_token + TOKEN_BYTES,
         context_length=min(context, settings.cache.max_tokens or context),
         max_running=max_running,
+        useful_tokens=min(
+            context * max_running, settings.cache.max_tokens or context * max_running
+        ),
         exact=weights is not None,
     )
 
@@ -123,7 +124,7 @@ def budget(settings: EngineSettings, platform: Platform) -> tuple[int, str]:
     if cache.memory_fraction is not None:
         size = int(platform.memory_bytes * cache.memory_fraction)
         return size, f"{cache.memory_fraction} of the whole device, weights included"
-    size = int(platform.memory_bytes * DEFAULT_SHARE) - platform.reserved_bytes
+    size = int(platform.memory_bytes * DEFAULT_SHARE)
     return size, f"{DEFAULT_SHARE} of {platform.name}'s {shown(platform.memory_bytes)}"
 
 
@@ -168,11 +169,14 @@ def plan_report(
         raise ConfigError("no model is named", hint="espalier plan MODEL --memory 32GB")
     total, why = budget(settings, platform)
     running = settings.scheduler.max_running or default_running(platform)
+    step = settings.scheduler.max_step_tokens or default_step_tokens(platform)
+    scheduler = structs.replace(settings.scheduler, max_step_tokens=step)
+    settings = structs.replace(settings, scheduler=scheduler)
     wanted = [
         needs(name, read_facts(folder), settings, stored(folder), running)
         for name, folder in models
     ]
-    process = PROCESS_BYTES + (platform.reserved_bytes if platform.device != "cpu" else 0)
+    process = process_bytes(platform)
     made = plan(total, process, wanted)
     lines = [
         f"Memory plan for {platform.name}: {shown(total)} ({why})",
@@ -185,8 +189,18 @@ def plan_report(
     if made.fits:
         lines.append("It fits.")
     else:
-        lines += ["It does not fit. Ways out:", *ways_out(made, platform)]
+        lines += ["It does not fit. Ways out:", *ways_out(made)]
     return "\n".join(lines)
+
+
+def process_bytes(platform: Platform) -> int:
+    """What is taken before any model: interpreter, libraries, the driver's context."""
+    return PROCESS_BYTES + platform.reserved_bytes
+
+
+def default_step_tokens(platform: Platform) -> int:
+    """A step of 512 keeps a few cores busy and lets a stream wait little; a device needs more."""
+    return 512 if platform.device == "cpu" else 8192
 
 
 def default_running(platform: Platform) -> int:
@@ -197,6 +211,9 @@ def _lines(share: Share) -> list[str]:
     one = share.needs
     counted = "as stored" if one.exact else "computed from the config"
     full = share.tokens // max(one.context_length, 1)
+    holds = f"  holds {full} requests of the full context of {one.context_length}"
+    if not full:
+        holds = f"  holds requests of {share.tokens} tokens, not of the full {one.context_length}"
     return [
         f"{one.name}",
         f"  weights       {shown(one.weights):>12}   {counted}",
@@ -205,14 +222,11 @@ def _lines(share: Share) -> list[str]:
             f"  cache         {shown(share.tokens * one.token_bytes):>12}   {share.tokens} tokens, "
             f"{shown(one.token_bytes * 1000)} per thousand"
         ),
-        (
-            f"  holds {full} requests of the full context of {one.context_length}, "
-            f"{one.max_running} running at most"
-        ),
+        f"{holds}, {one.max_running} running at most",
     ]
 
 
-def ways_out(made: MemoryPlan, platform: Platform) -> list[str]:
+def ways_out(made: MemoryPlan) -> list[str]:
     """Three, with numbers that would do."""
     fixed = sum(share.needs.fixed for share in made.shares)
     context = sum(share.needs.context_length * share.needs.token_bytes for share in made.shares)
@@ -232,8 +246,8 @@ def ways_out(made: MemoryPlan, platform: Platform) -> list[str]:
 
 
 def stored(folder: Path) -> int | None:
-    """The bytes of the weights in the files, or None where there is only a config."""
-    try:
-        return weight_bytes(tensor_entries(folder).values())
-    except ConfigError:
-        return None
+    """The bytes of the weights in the files, or None where there is only a config.
+
+    Raises CheckpointError for files that are damaged: better now than when memory is taken.
+    """
+    return weight_bytes(tensor_entries(folder).values()) if has_weights(folder) else None

@@ -21,9 +21,6 @@ from espalier.front import plan
 from espalier.loading.facts import ModelFacts, read_facts
 from espalier.platforms.base import Platform
 
-_CPU_STEP = 512  # tokens: a step of this size keeps two cores busy and a stream waiting little
-_GPU_STEP = 8192
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -56,6 +53,7 @@ def resolve(
             settings = _with(settings, path, value)
             decisions.append(Decision(path, value, reason))
     _check(settings, facts)
+    _check_memory(Seen(settings, facts, platform, weights))
     return settings, tuple(decisions)
 
 
@@ -109,7 +107,7 @@ def look_ahead(seen: Seen) -> tuple[int, str]:
 
 
 def max_step_tokens(seen: Seen) -> tuple[int, str]:
-    most = _CPU_STEP if seen.platform.device == "cpu" else _GPU_STEP
+    most = plan.default_step_tokens(seen.platform)
     settings = seen.settings
     drafts = settings.speculative.num_draft_tokens if settings.speculative.algorithm else 0
     least = _running(settings) * (1 + drafts) + 1
@@ -119,7 +117,9 @@ def max_step_tokens(seen: Seen) -> tuple[int, str]:
 
 
 def chunk_tokens(seen: Seen) -> tuple[int, str]:
-    return seen.settings.scheduler.max_step_tokens or _CPU_STEP, "a step may be one prompt's"
+    step = seen.settings.scheduler.max_step_tokens
+    assert step is not None, "its rule goes before this one"
+    return step, "a step may be one prompt's"
 
 
 def context_length(seen: Seen) -> tuple[int, str]:
@@ -132,13 +132,13 @@ def max_tokens(seen: Seen) -> tuple[int, str]:
     total, why = plan.budget(settings, seen.platform)
     running = _running(settings)
     needs = plan.needs("the model", seen.facts, settings, seen.weights, running)
-    made = plan.plan(total, plan.PROCESS_BYTES, [needs])
+    made = plan.plan(total, plan.process_bytes(seen.platform), [needs])
     share = made.shares[0]
     if not share.fits:
         raise ConfigError(
             f"the model does not fit: {shown(total)} ({why}), of which the weights take "
             f"{shown(needs.weights)} and {share.tokens} tokens of cache are left",
-            hint="\n".join(["one of these would do:", *plan.ways_out(made, seen.platform)]),
+            hint="\n".join(["one of these would do:", *plan.ways_out(made)]),
         )
     if share.tokens >= needs.useful_tokens:
         return share.tokens, f"{running} requests of {needs.context_length} tokens use no more"
@@ -163,6 +163,13 @@ RULES: dict[str, Rule] = {
 
 def _check(settings: EngineSettings, facts: ModelFacts) -> None:
     """What was said must work together."""
+    length = settings.model.context_length or facts.context_length
+    if length > facts.context_length:
+        raise ConfigError(
+            f"--context-length {length} is more than the {facts.context_length} positions that "
+            "the model was made for",
+            hint="leave it out, or stretch the model by its config.json (rope_scaling)",
+        )
     ranks = settings.parallel.tensor
     if facts.query_heads % ranks:
         raise ConfigError(
@@ -185,6 +192,26 @@ def _check(settings: EngineSettings, facts: ModelFacts) -> None:
         raise ConfigError(
             f"a cache of {tokens} tokens holds no page of {page}",
             hint="raise --max-total-tokens, or lower --page-size",
+        )
+
+
+def _check_memory(seen: Seen) -> None:
+    """What was said of memory must be there: a process that takes more is killed without a word."""
+    settings, there = seen.settings, seen.platform.memory_bytes
+    said = settings.cache.memory_bytes
+    if said is not None and said > there:
+        raise ConfigError(
+            f"--memory is {shown(said)} and {seen.platform.name} has {shown(there)}",
+            hint=f"at most {shown(there)}; without it, a share of that is taken",
+        )
+    needs = plan.needs("the model", seen.facts, settings, seen.weights, _running(settings))
+    tokens = settings.cache.max_tokens or 0
+    fixed = plan.process_bytes(seen.platform) + needs.fixed
+    if fixed + tokens * needs.token_bytes > there:
+        raise ConfigError(
+            f"{shown(fixed)} for the model and {shown(tokens * needs.token_bytes)} for {tokens} "
+            f"cached tokens are more than the {shown(there)} of {seen.platform.name}",
+            hint=f"--max-total-tokens at most {max((there - fixed) // needs.token_bytes, 0)}",
         )
 
 

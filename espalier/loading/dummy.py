@@ -15,10 +15,11 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+from espalier.layers.norm import OffsetRMSNorm
 from espalier.loading.places import Names, Piece, Wanted, cells, shard, wanted
 
 LOGITS_SPREAD = 3.0
-BIAS_SPREAD = 0.02
+SMALL_SPREAD = 0.02  # of biases, and of norms about one
 BLOCK = 1 << 22  # items made at a time; bounds the memory beside the weights
 # Of the sum of four numbers, even over 0 .. 65535: nearly normal, and exact in float32.
 MEAN, SPREAD = 4 * 65535 / 2, math.sqrt(4 * (65536**2 - 1) / 12)
@@ -32,14 +33,14 @@ def fill(model: nn.Module, names: Names, whole: nn.Module) -> None:
         for piece in place.pieces:
             shape = cells(whole, place, piece).shape
             target = cells(model, place, piece)
-            values = _values(place, piece, shape, target, tied)
+            scale = _scale(whole.get_submodule(place.module), place, shape, place.name in tied)
+            values = _values(piece, shape, target, scale)
             target.copy_(shard(model, place, values, piece.part))
 
 
-def _values(
-    place: Wanted, piece: Piece, shape: torch.Size, like: Tensor, tied: frozenset[str]
-) -> Tensor:
-    mean, spread = _scale(place, shape, place.name in tied)
+def _values(piece: Piece, shape: torch.Size, like: Tensor, scale: tuple[float, float]) -> Tensor:
+    """The whole of a piece, in blocks."""
+    mean, spread = scale
     out = torch.empty(shape.numel(), dtype=like.dtype, device=like.device)
     seed = crc32(piece.name.encode())
     for start in range(0, out.numel(), BLOCK):
@@ -48,11 +49,14 @@ def _values(
     return out.view(shape)
 
 
-def _scale(place: Wanted, shape: torch.Size, is_head_too: bool) -> tuple[float, float]:
+def _scale(
+    layer: nn.Module, place: Wanted, shape: torch.Size, is_head_too: bool
+) -> tuple[float, float]:
     """Mean and spread of a parameter's values, by what it is."""
     if len(shape) < 2:
         is_norm = place.parameter == "weight" and "norm" in place.module
-        return (1.0, BIAS_SPREAD) if is_norm else (0.0, BIAS_SPREAD)
+        is_factor = is_norm and not isinstance(layer, OffsetRMSNorm)
+        return (1.0 if is_factor else 0.0), SMALL_SPREAD
     inputs = shape[-1]
     if is_head_too or place.module.endswith("lm_head"):
         # What comes in has unit size, so that a row's product has the spread of its norm.
@@ -65,7 +69,8 @@ def _scale(place: Wanted, shape: torch.Size, is_head_too: bool) -> tuple[float, 
 def _normal(seed: int, start: int, count: int, device: torch.device) -> Tensor:
     """Nearly normal numbers for places [start, start + count) of a tensor, in float32."""
     at = torch.arange(start, start + count, dtype=torch.int64, device=device)
-    bits = _mixed(_mixed(at + (seed << 32)))
+    signed = seed - (1 << 32) if seed >> 31 else seed  # so that its shift fits int64
+    bits = _mixed(_mixed(at + (signed << 32)))
     quarters = sum(((bits >> shift) & 0xFFFF for shift in (16, 32, 48)), bits & 0xFFFF)
     return (quarters.to(torch.float32) - MEAN) / SPREAD
 

@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 MAX_BYTES = 1 << 20
-MOST = 1 << 40  # far above any size that a model has; a product of two of them fits in 128 bits
 
 DROPPED = ("auto_map", "custom_pipelines", "quantization_config_class")
 REQUIRED = (
@@ -205,13 +204,6 @@ def model_facts(hf: Mapping[str, Any], generation: Mapping[str, Any] | None = No
         dense_layers=dense,
         dense_intermediate=inner if dense else 0,
     )
-
-
-def rope_theta(hf: Mapping[str, Any]) -> float:
-    """The base of an unscaled rotary embedding; a scaled one is refused."""
-    rope = rope_settings(hf)
-    require({"rope_type": rope.kind}, rope_type="default")
-    return rope.theta
 
 
 def context_length(hf: Mapping[str, Any]) -> int:

@@ -30,6 +30,11 @@ def tensor_entries(folder: Path) -> dict[str, TensorEntry]:
     return _entries(_files(folder))
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether there is anything to load, sound or not."""
+    return any(folder.glob("*.safetensors")) or (folder / INDEX).exists()
+
+
 def weight_bytes(entries: Iterable[TensorEntry]) -> int:
     """What these tensors take up, as they are stored."""
     return sum(entry.num_bytes for entry in entries)

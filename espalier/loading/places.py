@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from espalier.errors import CheckpointError
 from espalier.layers.build import Sharded
+from espalier.layers.embedding import LMHead, VocabEmbedding
 from espalier.layers.linear import FusedColumnLinear
 
 
@@ -121,6 +122,9 @@ def cells(model: nn.Module, place: Wanted, piece: Piece) -> Tensor:
 def shard(model: nn.Module, place: Wanted, whole: Tensor, part: str = "") -> Tensor:
     """This rank's share of a parameter, or of one part of it, as its layer splits it."""
     layer = model.get_submodule(place.module)
+    if isinstance(layer, VocabEmbedding | LMHead) and len(whole) != layer.vocabulary:
+        # These pad their last rank's rows, so that a wrong number of them would go unseen.
+        raise misshapen(place.name, whole, (layer.vocabulary, *whole.shape[1:]))
     return layer.shard(whole, place.parameter, part) if isinstance(layer, Sharded) else whole
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from espalier.errors import CheckpointError
 from espalier.loading.places import Names, Wanted, cells, cut, misshapen, shard, wanted
+from espalier.loading.progress import unseen, watched
 
 __all__ = ["Names", "load"]
 
@@ -37,8 +38,8 @@ class _Copy:
 def load(model: nn.Module, names: Names, checkpoint: Iterable[tuple[str, Tensor]]) -> None:
     """Fill every parameter from the checkpoint; all must be met, and nothing may be left over.
 
-    Tensors are cast to the parameter's dtype. On a device the copies are queued; on the CPU they
-    are done when this returns. Raises CheckpointError before anything is changed.
+    Tensors are cast to the parameter's dtype. Names, shapes and dtypes that do not fit raise
+    CheckpointError before anything is changed; numbers that are none, while it is copied.
     """
     tensors = _by_our_names(names, checkpoint)
     copies: list[_Copy] = []
@@ -47,9 +48,7 @@ def load(model: nn.Module, names: Names, checkpoint: Iterable[tuple[str, Tensor]
         copies += _copies(model, place, tensors, missing)
     _check_tied(model, names, tensors, copies)
     _check_left_over(model, tensors, missing)
-    with ThreadPoolExecutor(COPIERS) as pool:
-        for _ in pool.map(_carry_out, copies):
-            pass
+    _carry_out(copies)
 
 
 def _by_our_names(names: Names, checkpoint: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
@@ -132,5 +131,27 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(every[:MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _carry_out(copy: _Copy) -> None:
+def _carry_out(copies: list[_Copy]) -> None:
+    line = watched("loading", sum(copy.source.nbytes for copy in copies))
+    advance = line.advance if line else unseen
+    try:
+        with ThreadPoolExecutor(COPIERS) as pool:
+            for copy in pool.map(_carry_out_one, copies):
+                advance(copy.source.nbytes)
+    finally:
+        if line:
+            line.close()
+
+
+@torch.no_grad()  # which holds for the thread that says it
+def _carry_out_one(copy: _Copy) -> _Copy:
+    if copy.source.dtype in FLOATS and copy.source.numel():
+        # One pass and no temporary; whatever is not a number comes out at either end.
+        ends = torch.stack(torch.aminmax(copy.source))
+        if not torch.isfinite(ends).all():
+            raise CheckpointError(
+                f"{copy.name} holds numbers that are infinite or none",
+                hint="the checkpoint is damaged or was never trained to its end",
+            )
     copy.target.copy_(copy.source)
+    return copy

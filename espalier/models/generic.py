@@ -2,14 +2,14 @@
 
 What is taken from transformers is the class's forward pass. Its configuration is built from our own
 filtered copy of config.json, its weights are filled by our loader, its attention is `step.attend`,
-and its matrix products are ours, so that no row depends on its batch. No code from a checkpoint is
-ever run, and nothing is looked up in the hub: the class is one that transformers itself lists.
+and its matrix products and activations are ours, so that no row depends on its batch. No code from a
+checkpoint is ever run, and nothing is looked up in the hub: the class is one that transformers lists.
 
 A model is taken on proof, not on its word. When it is built, two tokens go through it, with zeros
-for weights (`attention.foreign.Probe`): what every layer asks of attention is read off the call itself, the mask it
-wants must be the causal one or a window of it, and not-a-number that is planted in the first
-token's attention must reach that token's output and never the second's, so no state or convolution
-carries anything from token to token beside attention. Whatever fails is refused by name.
+for weights (`attention.foreign.Probe`): what every layer asks of attention is read off the call
+itself, the mask it wants must be the causal one or a window of it, and not-a-number that is planted
+in the first token's attention must reach that token's output and never the second's, so no state or
+convolution carries anything from token to token beside attention. Whatever fails is refused by name.
 
 T tokens of the step, D hidden size, N query heads, K key-value heads, H head size, R rows.
 """
@@ -17,6 +17,7 @@ T tokens of the step, D hidden size, N query heads, K key-value heads, H head si
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,7 +128,7 @@ class GenericForCausalLM(nn.Module):
 
     def forward(self, step: Step) -> Tensor:
         """Hidden states, [T, D]: one packed row, each token at its own position, without a mask."""
-        with _OurProducts():
+        with _OurOps():
             out = self._whole[0].base_model(
                 input_ids=step.tokens_T[None],
                 position_ids=step.positions_T[None],
@@ -138,7 +139,7 @@ class GenericForCausalLM(nn.Module):
 
     def logits(self, hidden_RD: Tensor) -> Tensor:
         """By the class's own way: scale, cap and bias are its business."""
-        with _OurProducts():
+        with _OurOps():
             return self._head[0](inputs_embeds=hidden_RD[None]).logits[0].float()
 
     def heads(self) -> list[Heads]:
@@ -154,8 +155,8 @@ class _Serving:
         return self.step.attend(call.q_TNH, call.k_TKH, call.v_TKH, self.heads[call.module])
 
 
-class _OurProducts(TorchFunctionMode):
-    """Matrix products in one order of summation, whatever the batch."""
+class _OurOps(TorchFunctionMode):
+    """In place of torch's: what would round a row by where it stands in the batch."""
 
     def __torch_function__(
         self,
@@ -165,15 +166,46 @@ class _OurProducts(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         del types
-        if func is F.linear:
-            return _product(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        return OURS.get(func, func)(*args, **(kwargs or {}))
 
 
-def _product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
-    """F.linear by our own rows; the names are torch's, since callers use them."""
-    out = linear(input.flatten(0, -2), weight).unflatten(0, input.shape[:-1])
+# Arguments are called as torch calls them.
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
+    """By our own rows. One output alone would be a dot product, with an order of its own."""
+    outputs = len(weight)
+    if outputs == 1:
+        weight = F.pad(weight, (0, 0, 0, 1))
+    out = linear(input.flatten(0, -2), weight)[:, :outputs].unflatten(0, input.shape[:-1])
     return out if bias is None else out + bias
+
+
+# Activations by exp, tanh and erf, as in kernels/activation.py, and for the same reason.
+def _sigmoid(input: Tensor) -> Tensor:  # noqa: A002
+    return (1.0 / (1.0 + torch.exp(-input.float()))).to(input.dtype)
+
+
+def _silu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002
+    del inplace
+    x = input.float()
+    return (x / (1.0 + torch.exp(-x))).to(input.dtype)
+
+
+def _gelu(input: Tensor, approximate: str = "none") -> Tensor:  # noqa: A002
+    x = input.float()
+    if approximate == "tanh":
+        inner = torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x)))
+    else:
+        inner = torch.erf(x * math.sqrt(0.5))
+    return (0.5 * x * (1.0 + inner)).to(input.dtype)
+
+
+OURS: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    F.linear: _linear,
+    F.gelu: _gelu,
+    F.silu: _silu,
+    torch.sigmoid: _sigmoid,
+    Tensor.sigmoid: _sigmoid,
+}
 
 
 def _made(config: GenericConfig, build: Build) -> Any:
@@ -194,10 +226,22 @@ def _made(config: GenericConfig, build: Build) -> Any:
         raise CheckpointError(f"config.json does not make a {cls}: {error}") from error
     model.tie_weights()
     model.eval()
+    _take_buffers(model)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.requires_grad_(False).zero_()
     return model
+
+
+def _take_buffers(model: nn.Module) -> None:
+    """Make parameters of the buffers that a checkpoint holds, so that the loader fills them too."""
+    kept = model.state_dict().keys()
+    for name, buffer in list(model.named_buffers()):
+        if name in kept:
+            outer, _, own = name.rpartition(".")
+            module = model.get_submodule(outer)
+            delattr(module, own)
+            module.register_parameter(own, nn.Parameter(buffer, requires_grad=False))
 
 
 def _check_config(cls: str, hf: Any) -> None:

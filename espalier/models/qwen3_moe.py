@@ -18,7 +18,7 @@ from espalier.layers.embedding import LMHead, VocabEmbedding
 from espalier.layers.moe import Experts, SparseMLP
 from espalier.layers.norm import RMSNorm
 from espalier.layers.rotary import Rotary, Rotation
-from espalier.loading.facts import RopeSettings, require, rope_settings, windows
+from espalier.loading.facts import RopeSettings, require, rope_settings
 from espalier.loading.weights import Names
 
 
@@ -58,8 +58,8 @@ class Qwen3MoeConfig:
             rms_norm_eps=hf["rms_norm_eps"],
             rope=rope_settings(hf),
             attention_bias=hf.get("attention_bias") or False,
-            # Absent means no, whatever else the file says of windows.
-            windows=windows(hf) if hf.get("use_sliding_window") else (None,) * layers,
+            # One for all layers, and none unless asked for; `max_window_layers` is Qwen2's alone.
+            windows=(hf["sliding_window"] if hf.get("use_sliding_window") else None,) * layers,
             num_experts=hf.get("num_experts") or hf["num_local_experts"],
             num_experts_per_tok=hf["num_experts_per_tok"],
             moe_intermediate_size=hf["moe_intermediate_size"],

@@ -95,7 +95,7 @@ class Traffic(RuleBasedStateMachine):
         return runs[which % len(runs)]
 
 
-Traffic.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Traffic.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestTraffic = Traffic.TestCase
 
 

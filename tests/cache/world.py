@@ -138,6 +138,7 @@ class World:
         failed = [*self.flights, self.open]
         affected = {run for step in failed for run, _ in step.ends}
         affected |= {run for run in self.runs.values() if self._copies_to(run)}
+        affected |= {run for run in self.runs.values() if _stands_on(run, failed[0].number)}
         self.flights.clear()
         self.cache.rollback(failed[0].number)
         self.cache.settle(self.open.number)
@@ -238,6 +239,11 @@ class World:
 
     def _set_fence(self) -> None:
         self.cache.fence = self.flights[-1].number if self.flights else 0
+
+
+def _stands_on(run: Run, step: int) -> bool:
+    """Whether its path has pages that this step or a later one was to fill."""
+    return any(node.pending >= step for node in path(run.hold.node))
 
 
 def dump(cache: PrefixCache) -> list[object]:

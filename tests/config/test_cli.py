@@ -76,6 +76,11 @@ def test_two_spellings_that_differ_are_both_named(line: str, told: tuple[str, st
     assert all(word in str(error.value) for word in told)
 
 
+def test_memory_is_said_in_one_way() -> None:
+    with pytest.raises(ConfigError, match="--memory and --mem-fraction-static are both given"):
+        parsed("--memory 6GB --mem-fraction-static 0.5")
+
+
 def test_two_spellings_that_agree_are_one() -> None:
     line = "--tp 2 --tensor-parallel-size 2 --mem-fraction-static 0.5 --gpu-memory-utilization 0.50"
     settings = parsed(line + " --api-key a --server.api-key a")

@@ -91,7 +91,9 @@ def test_nothing_is_left_in_the_temporary_folder(
 
 
 @pytest.mark.parametrize(
-    ("order", "ending"), [(b"die", "signal 9"), (b"raise", "(status 1|signal 6)")], ids=["killed", "raised"]
+    ("order", "ending"),
+    [(b"die", "signal 9"), (b"raise", "(status 1|signal 6)")],
+    ids=["killed", "raised"],
 )
 def test_a_lost_rank_is_an_error_within_seconds(order: bytes, ending: str) -> None:
     ranks = launch(MODULE, b"", 2)

@@ -6,12 +6,19 @@ from typing import Any
 
 import pytest
 from transformers import (
+    ApertusConfig,
+    BertConfig,
     BloomConfig,
     CohereConfig,
+    DeepseekV3Config,
     GPTNeoXConfig,
+    GptOssConfig,
     GraniteConfig,
+    Lfm2Config,
     MambaConfig,
     Olmo2Config,
+    Olmo3Config,
+    Qwen2MoeConfig,
     Starcoder2Config,
     T5Config,
 )
@@ -22,7 +29,7 @@ from tests.models.harness import BUILD, assert_matches, ours_like, tiny_checkpoi
 
 SIZES: dict[str, Any] = {
     "hidden_size": 64,
-    "intermediate_size": 96,
+    "intermediate_size": 97,  # odd: where a vector ends differs from row to row
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "vocab_size": 160,
@@ -38,6 +45,19 @@ GROUPED = {**SIZES, "num_key_value_heads": 2}
         Starcoder2Config(**GROUPED, sliding_window=33),
         CohereConfig(**GROUPED, logit_scale=1.0),
         GPTNeoXConfig(**SIZES),
+        ApertusConfig(**GROUPED, pad_token_id=0),  # buffers in its checkpoint
+        Qwen2MoeConfig(
+            **GROUPED,
+            num_experts=6,
+            num_experts_per_tok=3,
+            moe_intermediate_size=40,
+            shared_expert_intermediate_size=56,
+        ),
+        Olmo3Config(
+            **GROUPED,
+            sliding_window=33,
+            layer_types=["sliding_attention", "full_attention"],
+        ),
     ],
     ids=lambda config: config.model_type,
 )
@@ -51,9 +71,26 @@ def test_it_is_transformers_own(config: Any) -> None:
     [
         (MambaConfig(hidden_size=64, num_hidden_layers=2, vocab_size=160), "MambaForCausalLM"),
         (BloomConfig(hidden_size=64, n_layer=2, n_head=4, vocab_size=160), "BloomForCausalLM"),
+        (BertConfig(hidden_size=64, num_attention_heads=4, vocab_size=160), "BertLMHeadModel"),
+        (GptOssConfig(**GROUPED, head_dim=16), "GptOssForCausalLM"),
+        (DeepseekV3Config(**GROUPED), "DeepseekV3ForCausalLM"),
+        (Lfm2Config(**GROUPED, layer_types=["conv", "full_attention"]), "Lfm2ForCausalLM"),
+        (
+            Olmo2Config(**GROUPED, rope_parameters={"rope_type": "dynamic", "factor": 2.0}),
+            "Olmo2ForCausalLM",
+        ),
         (T5Config(d_model=64, vocab_size=160), "T5ForConditionalGeneration"),
     ],
-    ids=["recurrent", "own attention", "encoder"],
+    ids=[
+        "recurrent",
+        "own attention",
+        "sees what follows",
+        "sinks",
+        "latent attention",
+        "convolution",
+        "frequencies by length",
+        "encoder",
+    ],
 )
 def test_what_cannot_be_served_is_refused_by_name(config: Any, architecture: str) -> None:
     hf = {**config.to_dict(), "architectures": [architecture]}

@@ -41,3 +41,19 @@ def test_qwen3_moe_is_transformers_qwen3_moe(renormalise: bool) -> None:
         )
     )
     assert_matches(theirs, ours_like(theirs), length=150)
+
+
+def test_windows_and_spaced_experts_of_qwen3_moe_are_those_of_transformers() -> None:
+    theirs = tiny_checkpoint(
+        Qwen3MoeConfig(
+            **SIZES,
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=40,
+            decoder_sparse_step=2,
+            attention_bias=True,
+            use_sliding_window=True,
+            sliding_window=33,
+        )
+    )
+    assert_matches(theirs, ours_like(theirs), length=150)
