@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from espalier.errors import EngineError, EspalierError, RequestError
+from espalier.errors import EngineError, EspalierError, QueueFull, RequestError
 from espalier.protocol.messages import Failure
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ def failure_of(error: Exception) -> Failure:
     kind = type(error).__name__
     if isinstance(error, RequestError):
         return Failure(kind=kind, message=error.message, hint=error.hint, status=400)
+    if isinstance(error, QueueFull):
+        return Failure(kind=kind, message=error.message, hint=error.hint, status=503)
     if isinstance(error, EngineError):
         return Failure(kind=kind, message=error.message, hint=error.hint, status=500)
     return Failure(kind="InternalError", message="the engine failed on this request", status=500)

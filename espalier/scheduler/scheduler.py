@@ -11,11 +11,10 @@ it does the same. One step:
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 from msgspec.structs import astuple
 
+from espalier.cache.node import path
 from espalier.cache.prefix import PrefixCache
 from espalier.errors import EngineError
 from espalier.protocol.messages import (
@@ -48,7 +47,7 @@ from espalier.scheduler.standing import catch_up
 from espalier.scheduler.state import Clock, Outgoing, State, joined
 from espalier.speculative.base import Proposer
 
-log = logging.getLogger(__name__)
+_GROWTH = 16  # after memory ran out, each good step lets the next be a sixteenth larger
 
 
 class Scheduler:
@@ -111,28 +110,25 @@ class Scheduler:
         flight = self.state.flights[0]
         seconds = self.state.clock() - flight.sent_at
         apply(self.state, result)
+        grown = self._most_tokens + self._most_tokens // _GROWTH + 1
+        self._most_tokens = min(grown, self.state.limits.max_step_tokens)
         self.state.pace.observe(int(flight.counts.sum()), seconds)
 
     def fail(self, error: EngineError, *, retry: bool = False) -> None:
         """Every step in flight failed. Its requests end, or (`retry`) are put back once.
 
         Steps after a failed one stand on what it should have computed, so they are given up too.
-        `retry` is for want of memory, so from now on steps are half as large.
+        `retry` is for want of memory: steps are half as large then, and grow again as they succeed.
         """
         state = self.state
         state.totals.failed_steps += 1
         if retry and state.flights:
             size = max(int(flight.counts.sum()) for flight in state.flights)
             self._most_tokens = max(size // 2, 1)
-            log.warning("a step of %d tokens ran out of memory; half of that is the most now", size)
-        concerned = [
-            int(slot)
-            for flight in state.flights
-            for slot in flight.slots[state.slots.ids[flight.slots] == flight.ids]
-        ]
         first = state.flights[0].number if state.flights else state.number
+        concerned = _concerned(state, first)
         state.flights.clear()
-        for slot in sorted(set(concerned)):
+        for slot in concerned:
             request = state.slots.request(slot)
             _forget_flight(state, slot)
             if retry and not request.retried:
@@ -289,6 +285,23 @@ class Scheduler:
         assert self.state.flights or draft.preempted or not self.state.requests, (
             "requests wait, nothing is in flight, and no step can be made"
         )
+
+
+def _concerned(state: State, first: int) -> list[int]:
+    """Slots that the steps from `first` on compute for, or that stand on what they were to fill."""
+    slots = state.slots
+    computed_for = {
+        int(slot)
+        for flight in state.flights
+        for slot in flight.slots[slots.ids[flight.slots] == flight.ids]
+    }
+    standing = {
+        slot
+        for slot in slots.running.tolist()
+        if (hold := slots.request(slot).hold) is not None
+        and any(node.pending >= first for node in path(hold.node))
+    }
+    return sorted(computed_for | standing)
 
 
 def _forget_flight(state: State, slot: int) -> None:

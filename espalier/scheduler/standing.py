@@ -89,7 +89,8 @@ def stand_on(state: State, slot: int, match: Match, changes: Changes) -> None:
             reached = match.length
     held = int(slots.held[slot])
     changes.row(slot, 0, slots.table[slot, :held].copy())
-    slots.computed[slot] = slots.done[slot] = reached
+    # The copy is made by the step to come; until that has come back, only whole pages are done.
+    slots.computed[slot], slots.done[slot] = reached, match.whole
     if reached > match.whole:
         slots.write(slot, match.whole, request.tokens[match.whole : reached])
 
@@ -103,7 +104,7 @@ def catch_up(state: State, changes: Changes) -> None:
     under_way = (slots.computed[rows] < slots.given[rows]) & (slots.in_flight[rows] == 0)
     for slot in rows[under_way].tolist():
         request = slots.request(slot)
-        if slots.computed[slot] != slots.done[slot]:
+        if state.flights and slots.computed[slot] != slots.done[slot]:
             continue
         match = look_up(state, request)
         if match.length > slots.computed[slot]:
