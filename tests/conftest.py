@@ -13,3 +13,12 @@ def seeded() -> None:
     if torch is not None:
         torch.set_num_threads(1)
         torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small Llama checkpoint's folder; see `tests/checkpoints.py`."""
+    # Imported here: most tests need neither torch nor transformers.
+    from tests.checkpoints import tiny_llama
+
+    return tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
