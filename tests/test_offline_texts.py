@@ -188,7 +188,7 @@ def test_a_program_of_the_users_guides_runs_as_it_stands(
     tiny_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Written for another engine; the import and the model are all that changes."""
-    program = Path(__file__).with_name("golden") / "offline_program.py"
+    program = Path(__file__).with_name("golden") / "offline_program.txt"
     code = program.read_text(encoding="utf-8")
     code = code.replace("import sglang as sgl", "import espalier as sgl")
     code = re.sub(r'model_path="[^"]*"', f"model_path={tiny_model!r}", code)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from espalier.protocol.arrays import ids
 from espalier.protocol.messages import Finished, RequestId, StepOutput
 from espalier.protocol.sampling import Sampling
+from espalier.protocol.step import StepBatch, StepResult
 from tests.system.world import Shape, World
 
 GREEDY = Sampling(temperature=0.0)
@@ -132,7 +133,7 @@ def test_a_wrong_token_is_noticed() -> None:
     world = running_world()
     wait = world.executor.wait_for_tokens
 
-    def lie(batch):  # type: ignore[no-untyped-def]
+    def lie(batch: StepBatch) -> StepResult:
         result = wait(batch)
         return replace(result, tokens=ids((result.tokens + 1) % 50))
 
