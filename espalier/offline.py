@@ -28,17 +28,19 @@ from espalier.config.env import environment
 from espalier.config.model import ModelSettings
 from espalier.engine.build import Built, build, limits_of
 from espalier.errors import ConfigError, NotBuilt, RequestError
-from espalier.front.asking import Asked, ask, conversations, is_long
+from espalier.front.asking import Asked, ask, is_long
 from espalier.front.caller import Caller
+from espalier.front.checks import flag
 from espalier.front.client import Client, Room
 from espalier.front.intake import Intake, ModelLimits
 from espalier.front.plan import stored
 from espalier.front.resolve import Decision, resolve
+from espalier.front.talks import chats
 from espalier.loading.facts import ModelFacts, read_facts
 from espalier.loading.hub import find, hub_places, local_folder
 from espalier.platforms.detect import this_machine
 from espalier.protocol.messages import Failure
-from espalier.tokenizer.chat import Chat, ChatTemplate, NoChatTemplate
+from espalier.tokenizer.chat import ChatTemplate, NoChatTemplate
 from espalier.tokenizer.hf import HfTokenizer, load
 
 log = logging.getLogger(__name__)
@@ -114,7 +116,7 @@ class Engine:
         several, one that the engine fails on says so in its `finish_reason`.
         """
         asked = ask(self._intake, prompt, input_ids, sampling_params, words)
-        return self._stream(asked) if stream else self._caller.wait(asked, use_tqdm)
+        return self._stream(asked) if flag("stream", stream) else self._caller.wait(asked, use_tqdm)
 
     async def async_generate(
         self,
@@ -128,7 +130,9 @@ class Engine:
         """`generate` for an event loop: awaited, it gives the reply, or an async iterator."""
         arguments = (self._intake, prompt, input_ids, sampling_params, words)
         asked = await asyncio.to_thread(ask, *arguments) if is_long(prompt) else ask(*arguments)
-        return self._async_stream(asked) if stream else await self._caller.async_wait(asked)
+        if flag("stream", stream):
+            return self._async_stream(asked)
+        return await self._caller.async_wait(asked)
 
     def chat(
         self,
@@ -142,20 +146,13 @@ class Engine:
         **words: Any,
     ) -> Any:
         """Answer a conversation, or a list of them, through the model's own chat template."""
-        if tools:
-            raise RequestError("tools are not supported", hint="describe them in a message")
-        talks, several = conversations(messages)
-        prompts = [
-            self._template().tokens(
-                Chat(
-                    messages=talk,
-                    add_generation_prompt=add_generation_prompt and not continue_final_message,
-                    continue_final_message=continue_final_message,
-                    options=chat_template_kwargs or {},
-                )
-            )
-            for talk in talks
-        ]
+        for word in ("prompt", "input_ids"):
+            if word in words:
+                raise RequestError(f"chat() takes no {word}", hint="give messages")
+        talks, several = chats(
+            messages, tools, add_generation_prompt, continue_final_message, chat_template_kwargs
+        )
+        prompts = [self._template().tokens(talk) for talk in talks]
         given = prompts if several else prompts[0]
         return self.generate(input_ids=given, sampling_params=sampling_params, **words)
 

@@ -9,10 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 NAN, INF = float("nan"), float("inf")
 HUGE = 10**5000  # longer than Python writes out
 SURROGATE = "half \ud800 a pair"
-CANARY = {"prompt": "The quick brown fox", "sampling_params": {"max_new_tokens": 4}}
+CANARY = {
+    "prompt": "The quick brown fox",
+    "sampling_params": {"max_new_tokens": 4, "temperature": 0, "ignore_eos": True},
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,12 @@ def _prompts(vocabulary: int, context_length: int) -> list[tuple[str, dict[str, 
         *(("input_ids", {"input_ids": one}) for one in tokens),
         *((str(length), {"input_ids": [1] * length}) for length in too_long),
         ("context", {"prompt": "word " * (4 * context_length)}),
+        ("prompt", {"prompt": np.array(3)}),
+        ("input_ids", {"input_ids": np.array(3)}),
+        ("input_ids", {"input_ids": np.array([[1, 2]])}),
+        ("input_ids", {"input_ids": np.array([0.5])}),
+        ("input_ids", {"input_ids": np.array([], np.int32)}),
+        ("input_ids", {"input_ids": np.array([2**63], np.uint64)}),
         ("prompt", {}),
         ("prompt", {"prompt": "x", "input_ids": [1]}),
     ]
@@ -128,7 +139,18 @@ def _lengths(context_length: int) -> list[tuple[str, dict[str, Any]]]:
 def _lists(vocabulary: int) -> list[tuple[str, dict[str, Any]]]:
     bad: dict[str, list[Any]] = {
         "stop": ["", [""], ["a", ""], [1], 7, {"a": 1}, "x" * 257, "é" * 129, ["s"] * 17],
-        "stop_token_ids": [[-1], [vocabulary], [2**40], [1.0], ["a"], "1", 3, [0] * 65, [[1]]],
+        "stop_token_ids": [
+            np.array(3),
+            [-1],
+            [vocabulary],
+            [2**40],
+            [1.0],
+            ["a"],
+            "1",
+            3,
+            [0] * 65,
+            [[1]],
+        ],
         "bad_words": ["", [1], 3, "x" * 257, ["w"] * 129, ["a", SURROGATE]],
         "allowed_token_ids": [[-1], [vocabulary], [True], "abc", 5],
         "logit_bias": [
@@ -205,6 +227,7 @@ def _beside(vocabulary: int) -> list[tuple[str, dict[str, Any]]]:
         "priority": [2**31, -(2**31) - 1, 0.5, "high", True],
         "cache_salt": [5, "s" * 129, SURROGATE, ["a", "b"]],
         "rid": [5, "r" * 129, "Köln", "line\nbreak", "nul\0", SURROGATE],
+        "stream": [1, "yes"],
         "image_data": ["http://nowhere.example/a.png"],
         "lora_path": ["adapter"],
         "session_params": [{"id": "a"}],

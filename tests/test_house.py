@@ -120,3 +120,9 @@ def test_an_exception_has_a_reason_and_is_still_true(
     exceptions = tmp_path / "exceptions.txt"
     exceptions.write_text(listed.format(path=path))
     assert main(folder, exceptions) == code
+
+
+def test_the_house_is_in_order() -> None:
+    tool = [sys.executable, "tools/check_house.py", "espalier"]
+    done = subprocess.run(tool, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "")

@@ -60,12 +60,21 @@ def engine(model: str) -> Iterator[espalier.Engine]:
 BAD = bad_inputs(485, CONTEXT)
 
 
+@pytest.fixture(scope="module")
+def canary(engine: espalier.Engine) -> list[int]:
+    """What a request says that nobody disturbs."""
+    tokens: list[int] = engine.generate(**CANARY)["output_ids"]
+    return tokens
+
+
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_input_ends_nothing_but_itself(engine: espalier.Engine, name: str) -> None:
+def test_a_bad_input_ends_nothing_but_itself(
+    engine: espalier.Engine, canary: list[int], name: str
+) -> None:
     with pytest.raises(RequestError) as refused:
         engine.generate(**BAD[name].words)
     assert BAD[name].names in refused.value.message
-    assert engine.generate(**CANARY)["meta_info"]["completion_tokens"] >= 1
+    assert engine.generate(**CANARY)["output_ids"] == canary
     assert engine.statistics()["running"] == engine.statistics()["table"] == 0
 
 
@@ -124,6 +133,12 @@ def test_a_conversation_goes_through_the_models_template(engine: espalier.Engine
 def test_what_is_no_conversation_is_refused(engine: espalier.Engine, messages: Any) -> None:
     with pytest.raises(RequestError, match="messages"):
         engine.chat(messages, FEW)
+
+
+@pytest.mark.parametrize("word", ["prompt", "input_ids"])
+def test_a_conversation_stands_alone(engine: espalier.Engine, word: str) -> None:
+    with pytest.raises(RequestError, match=word):
+        engine.chat([{"role": "user", "content": "x"}], FEW, **{word: [1]})
 
 
 def test_tools_are_refused_by_name(engine: espalier.Engine) -> None:

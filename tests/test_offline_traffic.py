@@ -50,9 +50,7 @@ def assert_all_is_given_back(engine: espalier.Engine) -> None:
     assert said["cached"] <= 1
 
 
-def test_threads_get_their_own_answers(
-    engine: espalier.Engine, expected: list[list[int]]
-) -> None:
+def test_threads_get_their_own_answers(engine: espalier.Engine, expected: list[list[int]]) -> None:
     found: dict[int, list[Any]] = {}
 
     def ask(first: int) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from espalier.config import fields, words
+from espalier.config import families, fields, words
 from espalier.config.cli import other_words
 from espalier.config.engine import EngineSettings
 from espalier.config.env import VARIABLES
@@ -44,6 +44,9 @@ def page() -> str:
             "brackets changes nothing and is accepted.\n",
             *_table({name: _unless(one) for name, one in words.REFUSED.items()}),
             *_table(words.REFUSED_SWITCHES),
+            "So are whole families of flags:\n",
+            *(f"- {hint}: {_listed(patterns)}" for hint, patterns in families.FAMILIES),
+            "",
         ]
     )
 
@@ -66,6 +69,10 @@ def _settings() -> list[str]:
 
 def _table(rows: Mapping[str, str]) -> list[str]:
     return [*(f"- `--{name}`: {rows[name]}" for name in sorted(rows)), ""]
+
+
+def _listed(patterns: str) -> str:
+    return " ".join(f"`{pattern}`" for pattern in patterns.split())
 
 
 def _unless(one: words.Unless) -> str:

@@ -7,6 +7,7 @@ what is said of one request is no setting.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from espalier.cli.reading import read_one
 from espalier.config.words import SETTINGS
 from espalier.errors import ConfigError
 from espalier.front.params import ALIASES, SamplingParams
+
+log = logging.getLogger(__name__)
 
 _FIELDS = {one.name: one.default for one in dataclasses.fields(SamplingParams)}
 _SAMPLING = {
@@ -60,8 +63,17 @@ def option_lines() -> list[str]:
         "--chat                             each prompt is a user's message, answered by the",
         "                                   model's own chat template",
         "--json                             print whole replies, a line of JSON each",
-        *(f"--{name}" for name in sorted(_SAMPLING)),
+        *map(_option_line, (name for name in _FIELDS if name in _SAMPLING.values())),
     ]
+
+
+def _option_line(field_name: str) -> str:
+    """A word of the request: its default, and by what other words it is known."""
+    first, *others = (f"--{word}" for word, meant in _SAMPLING.items() if meant == field_name)
+    default = _FIELDS[field_name]
+    meant = "" if default in (None, ()) else f"default {msgspec.json.encode(default).decode()}"
+    also = f"also {', '.join(others)}" if others else ""
+    return f"{first:34} {'; '.join(filter(None, (meant, also)))}".rstrip()
 
 
 def _split(argv: Sequence[str]) -> tuple[_Wanted, list[str]]:
@@ -108,4 +120,7 @@ def _value(name: str, text: str) -> Any:
 
 
 def _shown(reply: dict[str, Any], wanted: _Wanted) -> str:
+    end = reply["meta_info"]["finish_reason"]
+    if end["type"] == "abort":
+        log.error("a prompt was not finished: %s", end["message"])
     return msgspec.json.encode(reply).decode() if wanted.json else str(reply["text"])

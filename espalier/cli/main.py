@@ -1,22 +1,24 @@
 """`espalier COMMAND ...`: the commands, and the one place where an error becomes an exit code.
 
 What a user can put right is one message on standard error and exit code 2, without a traceback.
+Where the engine failed it is 1. A reader that has read enough (`espalier help | head`) is no error.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 import espalier
 from espalier.cli import explain, generate, serve
 from espalier.config.cli import help_text
-from espalier.errors import ConfigError, EspalierError, UnknownName
+from espalier.errors import EngineError, EspalierError, UnknownName
 
 Command: TypeAlias = Callable[[Sequence[str]], str]  # arguments in, what to print out
 
-USAGE_ERROR, INTERRUPTED = 2, 130
+FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 _HELP = frozenset({"-h", "--help"})
 _TITLE = "usage: espalier COMMAND [MODEL] [--setting value ...]"
 _CONFIG = "Every setting is a flag. `--config FILE` reads them from YAML; flags win."
@@ -51,10 +53,10 @@ COMMANDS: Mapping[str, Command] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the result is the exit code."""
     try:
-        sys.stdout.write(f"{_run(list(sys.argv[1:] if argv is None else argv))}\n")
+        _show(_run(list(sys.argv[1:] if argv is None else argv)))
     except EspalierError as error:
         sys.stderr.write(f"espalier: {error}\n")
-        return USAGE_ERROR if isinstance(error, ConfigError) else 1
+        return FAILED if isinstance(error, EngineError) else USAGE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
@@ -70,6 +72,16 @@ def _run(argv: list[str]) -> str:
     if name not in COMMANDS:
         raise UnknownName("command", name, COMMANDS)
     return COMMANDS[name](rest)
+
+
+def _show(text: str) -> None:
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Closed here, or the interpreter complains about it when it ends.
+        with suppress(BrokenPipeError):
+            sys.stdout.close()
 
 
 def _purpose(command: Command) -> str:

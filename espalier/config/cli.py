@@ -2,7 +2,7 @@
 
 No flag is written by hand, so none can be forgotten or out of date (`fields.py`); the words of
 SGLang and vLLM stand in `words.py`. What is said twice with two values is refused, and so is what
-nobody knows.
+nobody knows; `families.py` tells those apart that SGLang would know.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 import yaml
 from msgspec import inspect
 
-from espalier.config import fields, words
+from espalier.config import families, fields, words
 from espalier.config.engine import EngineSettings
 from espalier.config.fields import BY_FLAG, FIELDS
 from espalier.config.server import Secret
@@ -179,10 +179,13 @@ def _take(name: str, value: Any, word: str, said: _Said) -> None:
 def _take_entry(key: str, value: Any, word: str, said: _Said) -> None:
     """A name with a Python value, from a file or a keyword."""
     name = key.replace("_", "-")
+    is_known = any(name in table for table in _TABLES)
+    if not is_known and value in (None, False) and families.way_out(name):
+        return
     if not _is_switch(name):
         if value is not None:
             _take(name, value, word, said)
-        elif not any(name in table for table in _TABLES):
+        elif not is_known:
             _refuse_unknown(word, name)
     elif isinstance(value, bool):
         _turn(name, value, word, said)
@@ -269,7 +272,11 @@ _GROUPS = frozenset(EngineSettings.__struct_fields__)
 
 def _refuse_unknown(word: str, name: str) -> NoReturn:
     known = [one for table in _TABLES for one in table]
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    way_out = families.way_out(name)
+    # A flag of a family is likely meant as it stands, unless it is all but one that is built.
+    close = get_close_matches(name, known, n=1, cutoff=0.9 if way_out else 0.5)
+    if way_out and not close:
+        raise NotBuilt(f"{word} is not supported", hint=way_out)
     hint = "`espalier help` lists every setting"
     if close:
         is_flag = word.startswith("--")

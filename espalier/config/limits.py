@@ -29,6 +29,8 @@ class RequestLimits:
     max_label_characters: int = 128  # of a client's own id for a request
     max_prompt_characters: int = 32 * 2**20
     max_messages: int = 8192
+    max_chat_depth: int = 64  # lists and objects within each other, in a conversation
+    max_chat_values: int = 2**18
 
 
 LIMITS = RequestLimits()

@@ -67,6 +67,7 @@ SETTINGS: Mapping[str, str] = {
     "tensor-parallel-size": "parallel.tensor",
     "speculative-algorithm": "speculative.algorithm",
     "speculative-num-draft-tokens": "speculative.num_draft_tokens",
+    "num-speculative-tokens": "speculative.num_draft_tokens",
     "device": "kernels.device",
     "attention-backend": "kernels.attention",
     "threads": "kernels.threads",
@@ -183,6 +184,11 @@ NOTICES: Mapping[str, str] = {
     "triton-attention-reduce-in-fp32": "sums are kept in float32 always",
     "disable-fast-image-processor": "this engine takes text only",
     "use-v2-block-manager": "there is one manager of pages",
+    "no-enable-chunked-prefill": _STEPS,
+    "disable-cascade-attn": _NO_COMPETITOR,
+    "disable-frontend-multiprocessing": _NO_COMPETITOR,
+    "disable-hybrid-kv-cache-manager": _NO_COMPETITOR,
+    "disable-uvicorn-access-log": "the HTTP server is not built yet",
 }
 # The same, but they take a value.
 VALUED_NOTICES: Mapping[str, str] = {
@@ -191,6 +197,7 @@ VALUED_NOTICES: Mapping[str, str] = {
     "cuda-graph-max-bs-prefill": _GRAPHS,
     "cuda-graph-bs": _GRAPHS,
     "cuda-graph-bs-decode": _GRAPHS,
+    "cuda-graph-bs-prefill": _GRAPHS,
     "compilation-config": _COMPILE,
     "torch-compile-max-bs": _COMPILE,
     "sampling-backend": "tokens are drawn by the engine's own kernels",
@@ -206,6 +213,12 @@ VALUED_NOTICES: Mapping[str, str] = {
     "max-logprobs": "the limits of a request are in `espalier.config.limits`",
     "uvicorn-log-level": "the HTTP server is not built yet",
     "log-level-http": "the HTTP server is not built yet",
+    "max-seq-len-to-capture": _GRAPHS,
+    "num-scheduler-steps": "requests may join at every step",
+    "max-num-partial-prefills": _STEPS,
+    "preemption-mode": "what is put back stays in the prefix cache",
+    "prefix-caching-hash-algo": "prefixes are compared by their tokens, not by a hash",
+    "code-revision": "code from a checkpoint is never run",
 }
 
 # These take all words up to the next flag.
@@ -217,6 +230,7 @@ LISTS = frozenset(
         "lora-modules",
         "cuda-graph-bs",
         "cuda-graph-bs-decode",
+        "cuda-graph-bs-prefill",
     }
 )
 
@@ -233,6 +247,7 @@ _TEXT = "this engine takes text only"
 _GRAMMAR = "structured output is not built yet; ask for the form in the prompt"
 _TIERS = "tiers of the cache are not built yet; give the cache more memory"
 _ROUTER = "the router is not built yet; use a proxy that you have"
+_ATTENTION_SPLIT = "leave it out; attention is split by --tp"
 _NODES = "one machine is what is built; --tp spreads a model over its devices"
 REFUSED: Mapping[str, Unless] = {
     "quantization": Unless(("none",), _QUANT),
@@ -243,11 +258,17 @@ REFUSED: Mapping[str, Unless] = {
     "pipeline-parallel-size": Unless(_ONE, "use --tp to spread a model over several devices"),
     "ep-size": Unless(_ONE, "experts are split by --tp"),
     "ep": Unless(_ONE, "experts are split by --tp"),
-    "attn-dp-size": Unless(_ONE, "leave it out; attention is split by --tp"),
+    "expert-parallel-size": Unless(_ONE, "experts are split by --tp"),
+    "moe-dp-size": Unless(_ONE, "experts are split by --tp"),
+    "moe-data-parallel-size": Unless(_ONE, "experts are split by --tp"),
+    "attn-dp-size": Unless(_ONE, _ATTENTION_SPLIT),
+    "attn-cp-size": Unless(_ONE, _ATTENTION_SPLIT),
+    "dcp-size": Unless(_ONE, _ATTENTION_SPLIT),
     "nnodes": Unless(_ONE, _NODES),
     "node-rank": Unless(("0",), _NODES),
     "dist-init-addr": Unless((), _NODES),
     "speculative-draft-model-path": Unless((), _SPEC),
+    "speculative-draft-model": Unless((), _SPEC),
     "speculative-num-steps": Unless((), _SPEC),
     "speculative-eagle-topk": Unless((), _SPEC),
     "speculative-config": Unless((), _SPEC),
@@ -295,9 +316,18 @@ REFUSED: Mapping[str, Unless] = {
     "runner": Unless(("auto", "generate"), "this engine generates text only"),
     "hf-overrides": Unless(("{}",), "change the checkpoint's config.json"),
     "rope-scaling": Unless((), "change the checkpoint's config.json"),
+    "rope-theta": Unless((), "change the checkpoint's config.json"),
+    "hf-token": Unless((), "set HF_TOKEN: a secret on a command line is seen by everybody"),
+    "tokenizer-revision": Unless((), "give --tokenizer a folder that holds it"),
+    "generation-config": Unless((), "say it with a request's sampling parameters"),
+    "override-generation-config": Unless((), "say it with a request's sampling parameters"),
+    "num-gpu-blocks-override": Unless((), "--max-total-tokens says how much the cache holds"),
+    "logits-processors": Unless((), "code is never loaded by name; leave it out"),
+    "max-parallel-loading-workers": Unless((), "leave it out"),
     "mm-attention-backend": Unless((), _TEXT),
     "limit-mm-per-prompt": Unless((), _TEXT),
     "tokenizer-worker-num": Unless(_ONE, "leave it out"),
+    "detokenizer-worker-num": Unless(_ONE, "leave it out"),
     "ssl-keyfile": Unless((), "let a proxy such as nginx speak TLS"),
     "ssl-certfile": Unless((), "let a proxy such as nginx speak TLS"),
     "root-path": Unless((), "let a proxy take the prefix off"),
@@ -316,11 +346,12 @@ REFUSED_SWITCHES: Mapping[str, str] = {
     "schedule-low-priority-values-first": "higher goes first; send the negative of it",
     "disable-priority-preemption": "a request of higher priority may put back one of lower",
     "enable-return-hidden-states": "hidden states are not returned yet",
+    "enable-return-aux-hidden-states": "hidden states are not returned yet",
     "allow-auto-truncate": "a request that is too long is refused; shorten it before it is sent",
     "mini-lb": _ROUTER,
     "pd-disaggregation": _PD,
     "speculative-adaptive": _SPEC,
-    "enable-dp-attention": "leave it out; attention is split by --tp",
+    "enable-dp-attention": _ATTENTION_SPLIT,
     "enable-lora": _LORA,
     "enable-hierarchical-cache": _TIERS,
     "enable-multimodal": _TEXT,

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from espalier.config.limits import LIMITS
 from espalier.errors import RequestError
 from espalier.front.checks import refused
 from espalier.front.intake import Intake, Prepared
@@ -122,21 +121,3 @@ def is_long(prompt: Any) -> bool:
     """Whether encoding it would keep an event loop waiting."""
     texts = prompt if isinstance(prompt, list | tuple) else (prompt,)
     return sum(len(text) for text in texts if isinstance(text, str)) > LONG_TEXT
-
-
-def conversations(messages: Any) -> tuple[list[list[Mapping[str, Any]]], bool]:
-    """The conversations in `chat`'s argument, and whether it was a list of them."""
-    if not isinstance(messages, list | tuple) or not messages:
-        raise refused("messages", messages, "must be a list that is not empty")
-    several = isinstance(messages[0], list | tuple)
-    talks = messages if several else [messages]
-    for place, talk in enumerate(talks):
-        name = f"messages[{place}]" if several else "messages"
-        if not isinstance(talk, list | tuple) or not talk:
-            raise refused(name, talk, "must be a list that is not empty")
-        if len(talk) > LIMITS.max_messages:
-            raise refused(name, talk, f"at most {LIMITS.max_messages} messages")
-        for at, message in enumerate(talk):
-            if not isinstance(message, Mapping):
-                raise refused(f"{name}[{at}]", message, "must be a dict with role and content")
-    return [list(talk) for talk in talks], several

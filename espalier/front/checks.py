@@ -122,9 +122,14 @@ def strings(most: int, most_bytes: int) -> Callable[[str, Any], tuple[str, ...]]
     return check
 
 
+def is_sequence(value: Any) -> bool:
+    """A list, a tuple, or an array in one row."""
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
+
+
 def token_ids(most: int) -> Callable[[str, Any], tuple[int, ...]]:
     def check(name: str, value: Any) -> tuple[int, ...]:
-        if not isinstance(value, list | tuple | set | frozenset | np.ndarray):
+        if not (is_sequence(value) or isinstance(value, set | frozenset)):
             raise refused(name, value, "must be a list of token ids")
         if len(value) > most:
             raise refused(name, value, f"at most {most} tokens, not {len(value)}")

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from msgspec.structs import replace
 
 from espalier.config.limits import LIMITS
 from espalier.errors import ContextTooLong, RequestError
-from espalier.front.checks import check_vocabulary, refused, token_array
+from espalier.front.checks import check_vocabulary, is_sequence, refused, token_array
 from espalier.front.params import SamplingParams
 from espalier.front.wishes import Wishes
 from espalier.protocol.arrays import Ids
@@ -96,7 +95,7 @@ class Intake:
         """A prompt's tokens, whatever it is written as."""
         if isinstance(prompt, str):
             tokens = self._encoded(prompt, name)
-        elif isinstance(prompt, list | tuple | np.ndarray):
+        elif is_sequence(prompt):
             if not len(prompt):
                 raise refused(name, prompt, "must hold at least one token")
             self._check_length(len(prompt), 1)

@@ -36,6 +36,7 @@ class ModelNeeds:
     weights: int
     workspace: int
     token_bytes: int  # keys and values of one token, its id included
+    heads: int  # of queries; they are split over devices whole
     context_length: int
     max_running: int
     useful_tokens: int  # more than this no limits could ever use
@@ -90,6 +91,7 @@ def needs(
         weights=size // ranks,
         workspace=workspace(facts, settings.scheduler.max_step_tokens or STEP_TOKENS, item),
         token_bytes=layout.bytes_per_token + TOKEN_BYTES,
+        heads=facts.query_heads // ranks,
         context_length=min(context, settings.cache.max_tokens or context),
         max_running=max_running,
         useful_tokens=min(
@@ -240,9 +242,26 @@ def ways_out(made: MemoryPlan) -> list[str]:
         out.append(
             f"  2. a smaller model: the weights alone take {shown(weights)} of {shown(made.total)}"
         )
-    ranks = -(-(made.process + fixed + context) // max(made.total, 1))
-    out.append(f"  3. spread it over {max(ranks, 2)} devices like this one: --tp {max(ranks, 2)}")
+    ranks = _fewest_devices(made)
+    if ranks:
+        out.append(f"  3. spread it over {ranks} devices like this one: --tp {ranks}")
+    else:
+        out.append(
+            "  3. a smaller dtype or a smaller model: no number of devices like this would do"
+        )
     return out
+
+
+def _fewest_devices(made: MemoryPlan) -> int:
+    """How many of these would hold it, 0 if none: each has a part of the weights and the cache."""
+    models = [share.needs for share in made.shares]
+    whole = made.process + sum(one.workspace for one in models)
+    split = sum(one.weights + one.context_length * one.token_bytes for one in models)
+    for ranks in range(2, max((one.heads for one in models), default=0) + 1):
+        divides = all(one.heads % ranks == 0 for one in models)
+        if divides and whole + -(-split // ranks) <= made.total:
+            return ranks
+    return 0
 
 
 def stored(folder: Path) -> int | None:

@@ -141,10 +141,7 @@ class ChatTemplate:
         if isinstance(plain.get("content"), list) and not parts:
             plain["content"] = _joined(plain["content"], f"{where}.content")
         if plain.get("tool_calls"):
-            plain["tool_calls"] = [
-                _call(call, f"{where}.tool_calls[{at}]")
-                for at, call in enumerate(plain["tool_calls"])
-            ]
+            plain["tool_calls"] = _calls(plain["tool_calls"], f"{where}.tool_calls")
         marker = self._own_words if role == "assistant" else self._marker
         marked: dict[str, Any] = marker.marked(_with_reasoning(plain))
         # Templates compare a role and build control tokens of it, so it is checked instead of marked.
@@ -178,6 +175,12 @@ def _joined(content: Sequence[Any], where: str) -> str:
             )
         texts.append(text)
     return "\n".join(texts)
+
+
+def _calls(calls: Any, where: str) -> list[Any]:
+    if not isinstance(calls, list | tuple):
+        raise OutOfRange(where, calls, "must be a list")
+    return [_call(call, f"{where}[{at}]") for at, call in enumerate(calls)]
 
 
 def _call(call: Any, where: str) -> Any:

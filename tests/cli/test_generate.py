@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from espalier.cli import generate
 from espalier.cli.main import main
 from tests.cli.test_main import CONFIG
 from tests.tokenizers import byte_level_bpe
@@ -32,3 +33,10 @@ def test_prompts_are_continued_and_the_same_line_gives_the_same_text(
     assert main([*line, "--speculative-algorithm", "NGRAM"]) == 0
     second = [json.loads(reply) for reply in capsys.readouterr().out.splitlines()]
     assert [reply["text"] for reply in first] == [reply["text"] for reply in second]
+
+
+def test_a_prompt_that_was_not_finished_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    end = {"type": "abort", "message": "the model gave a number that is not one"}
+    reply = {"text": "so far", "meta_info": {"finish_reason": end}}
+    assert generate._shown(reply, generate._Wanted()) == "so far"
+    assert "a number that is not one" in caplog.text

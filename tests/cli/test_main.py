@@ -85,7 +85,7 @@ def test_what_can_be_put_right_is_one_message_and_exit_code_2(
 def test_a_wrong_sampling_parameter_is_told_before_anything_is_loaded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["generate", "nowhere", "--prompt", "a", "--temperature", "9"]) != 0
+    assert main(["generate", "nowhere", "--prompt", "a", "--temperature", "9"]) == 2
     assert "temperature = 9" in capsys.readouterr().err
 
 
@@ -149,6 +149,23 @@ def test_words_of_a_request_are_parted_from_settings() -> None:
     }
     assert wanted.json
     assert rest == ["--model-path", "m", "--tp", "2", "--seed", "3"]
+
+
+def test_help_tells_the_words_of_a_request_with_their_defaults_and_other_names() -> None:
+    text = "\n".join(generate.option_lines())
+    assert "default 128; also --max-tokens, --max-completion-tokens" in text
+    assert text.count("--temperature ") == 1
+    assert "--logit-bias" in text
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    argv = [sys.executable, "-m", "espalier", "help"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 0
 
 
 @pytest.mark.parametrize("module", ["espalier", "espalier.launch_server"])

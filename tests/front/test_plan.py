@@ -52,6 +52,7 @@ def test_keys_and_values_of_a_token_are_counted_to_the_byte() -> None:
     [
         (transformers.LlamaConfig(num_key_value_heads=8, vocab_size=4000), "LlamaForCausalLM"),
         (transformers.LlamaConfig(tie_word_embeddings=True), "LlamaForCausalLM"),
+        (transformers.Qwen2Config(num_key_value_heads=8), "Qwen2ForCausalLM"),
         (transformers.Qwen3MoeConfig(num_experts=8, num_local_experts=8), "Qwen3MoeForCausalLM"),
         (transformers.MixtralConfig(num_hidden_layers=4), "MixtralForCausalLM"),
         (transformers.Gemma2Config(), "Gemma2ForCausalLM"),
@@ -109,6 +110,7 @@ models = st.builds(
     weights=st.integers(0, 10**9),
     workspace=st.integers(0, 10**6),
     token_bytes=st.integers(1, 10**5),
+    heads=st.integers(1, 64),
     context_length=st.integers(1, 10**5),
     max_running=st.integers(1, 256),
     useful_tokens=st.integers(1, 10**7),
@@ -138,7 +140,14 @@ def test_a_plan_never_gives_more_than_there_is_or_than_can_be_used(
 
 
 def test_what_one_model_cannot_use_goes_to_the_others() -> None:
-    common = {"weights": 0, "workspace": 0, "context_length": 10, "max_running": 1, "exact": True}
+    common = {
+        "weights": 0,
+        "workspace": 0,
+        "heads": 1,
+        "context_length": 10,
+        "max_running": 1,
+        "exact": True,
+    }
     small = ModelNeeds(name="small", token_bytes=1, useful_tokens=10, **common)
     large = ModelNeeds(name="large", token_bytes=1, useful_tokens=1000, **common)
     made = plan(100, 0, [small, large])
@@ -151,6 +160,20 @@ def test_the_report_of_what_fits(tmp_path: Path) -> None:
     assert "It fits." in report
     assert re.search(r"weights +16\.00 GiB +as stored", report)
     assert "of the full context of 8192" in report
+
+
+@pytest.mark.parametrize(("device", "fits"), [("h200", True), ("rtx5090", True), ("t4", False)])
+def test_a_plan_needs_neither_the_device_nor_the_weights(
+    device: str, fits: bool, tmp_path: Path
+) -> None:
+    report = plan_report(
+        [("llama", folder_of(tmp_path, LLAMA_8B))], EngineSettings(), known_device(device)
+    )
+    assert ("It fits." in report) == fits
+    assert ("3. spread it over" in report) != fits
+    (gib,) = re.findall(r"weights +([\d.]+) GiB +computed from the config", report)
+    exact = 8_030_261_248 * 2 / GIB  # as its files have it
+    assert float(gib) == pytest.approx(exact, rel=0.001)
 
 
 def test_several_models_share_one_plan(tmp_path: Path) -> None:
@@ -166,25 +189,32 @@ def test_no_model_at_all_is_refused() -> None:
         plan_report([], EngineSettings(), CPU)
 
 
-@pytest.mark.parametrize("gib", [4, 16.5, 17.2, 17.5])
+@pytest.mark.parametrize("gib", [3, 4, 7, 16.2, 16.45, 16.5])
 def test_the_ways_out_lead_out(gib: float) -> None:
-    settings = EngineSettings(
-        scheduler=SchedulerSettings(max_step_tokens=256), model=ModelSettings(context_length=8192)
-    )
-    device = known_device("h200").with_memory(int(gib * GIB))
-    wanted = needs("llama", LLAMA, settings, 16 * GIB, 8)
-    made = plan(device.memory_bytes, 0, [wanted])
-    if made.fits:
-        pytest.skip("it fits")
+    def of(context_length: int, ranks: int = 1) -> ModelNeeds:
+        settings = EngineSettings(
+            scheduler=SchedulerSettings(max_step_tokens=256),
+            model=ModelSettings(context_length=context_length),
+            parallel=ParallelSettings(tensor=ranks),
+        )
+        return needs("llama", LLAMA, settings, 16 * GIB, 8)
+
+    total = int(gib * GIB)
+    made = plan(total, 0, [of(8192)])
+    assert not made.fits
     memory, second, third = ways_out(made)
     enough = size_bytes(re.search(r"[\d.]+ GiB", memory).group().replace(" ", ""), "memory")
-    assert plan(enough, 0, [wanted]).fits
+    assert plan(enough, 0, [of(8192)]).fits
     if "--context-length" in second:
-        length = int(second.rpartition(" ")[2])
-        shorter = EngineSettings(
-            scheduler=settings.scheduler, model=ModelSettings(context_length=length)
-        )
-        assert plan(device.memory_bytes, 0, [needs("llama", LLAMA, shorter, 16 * GIB, 8)]).fits
+        assert plan(total, 0, [of(int(second.rpartition(" ")[2]))]).fits
     else:
         assert "16.00 GiB" in second
-    assert re.search(r"--tp \d+$", third)
+    ranks = int(third.rpartition(" ")[2])
+    assert LLAMA.query_heads % ranks == 0
+    assert plan(total, 0, [of(8192, ranks)]).fits
+
+
+def test_no_number_of_devices_is_named_where_none_would_do() -> None:
+    wanted = needs("llama", LLAMA, EngineSettings(), 16 * GIB, 8)
+    third = ways_out(plan(GIB // 4, 0, [wanted]))[2]
+    assert "no number of devices" in third
