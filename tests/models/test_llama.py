@@ -34,12 +34,19 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 500.0,
+    "factor": 16.0,
+    "original_max_position_embeddings": 32,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "stretched as llama 3, beyond the first context": {"rope_parameters": LLAMA3},
     "stretched linearly": {
         "rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
     },
+    "stretched by yarn, beyond the first context": {"rope_parameters": YARN},
     "tied": {"tie_word_embeddings": True},
     "biases, heads of another size": {"attention_bias": True, "mlp_bias": True, "head_dim": 24},
     "one key-value head": {"num_key_value_heads": 1},
