@@ -18,6 +18,7 @@ from espalier.config.cli import from_keywords, parse
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)]*)?\)")
+FILE = re.compile(r"`([\w./-]+\.(?:py|txt))`")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -31,6 +32,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target, _ in LINK.findall(page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    known = {path.name for path in (ROOT / "espalier").rglob("*.py")}
+    for name in FILE.findall(page.read_text(encoding="utf-8")):
+        places = [ROOT / name, ROOT / "espalier" / name]
+        assert any(path.exists() for path in places) or name in known, name
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
